@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# `make help` lists the targets. One tree of objects per variant: V=gcc (default), clang, asan, tsan.
+V ?= gcc
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+VERSION := 0.1.0
+
+CC_gcc := gcc
+CC_clang := clang
+CC_asan := gcc
+CC_tsan := gcc
+CFLAGS_gcc := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+CFLAGS_clang := -O2
+CFLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+CFLAGS_tsan := -O1 -fsanitize=thread
+CC := $(CC_$(V))
+CFLAGS ?= -g
+WARN := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2
+PKGS := sqlite3 inih libcap libsystemd libxxhash
+override CFLAGS += -std=gnu17 $(WARN) $(CFLAGS_$(V)) -D_GNU_SOURCE -DMAILDEX_VERSION='"$(VERSION)"' -I. -pthread -MMD -MP \
+	$(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LIBS = $(shell pkg-config --libs $(PKGS)) -pthread
+FUSE_CFLAGS = $(shell pkg-config --cflags fuse3)
+FUSE_LIBS = $(shell pkg-config --libs fuse3)
+
+B := build/$(V)
+LIB_SRC := $(wildcard lib/*/*.c)
+PROGRAMS := maildexd maildexfs maildexctl maildex-notify
+maildexd_SRC := $(wildcard indexer/*.c)
+maildexfs_SRC := $(wildcard fs/*.c)
+maildexctl_SRC := $(wildcard tools/maildexctl/*.c)
+maildex-notify_SRC := $(wildcard tools/maildex-notify/*.c)
+UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/*.c))
+BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+SOURCES := $(LIB_SRC) $(foreach p,$(PROGRAMS),$($(p)_SRC))
+# Unit tests may use what is not main() of any program.
+UNIT_OBJ := $(call obj,$(LIB_SRC) $(filter-out indexer/main.c,$(maildexd_SRC)) $(filter-out fs/main.c,$(maildexfs_SRC)))
+
+.PHONY: all help deps check check-unit check-mount check-sanitized check-tsan lint bench demo install uninstall clean
+all: $(addprefix $(B)/,$(PROGRAMS))
+
+help:
+	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
+
+## make all             build the four programs under build/gcc (V=clang|asan|tsan: another variant)
+## make deps            install with apt what building and testing need
+deps:
+	tools/dev/deps
+
+$(B)/%.o: %.c | .deps-hint
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(if $(filter fs/%,$<),$(FUSE_CFLAGS)) -c -o $@ $<
+.PHONY: .deps-hint
+.deps-hint:
+	@pkg-config --exists $(PKGS) fuse3 || { echo "libraries are missing: run 'sudo make deps' first" >&2; exit 1; }
+
+$(B)/libmaildex.a: $(call obj,$(LIB_SRC))
+	@rm -f $@
+	ar rcs $@ $^
+
+define program
+$(B)/$(1): $$(call obj,$$($(1)_SRC)) $(B)/libmaildex.a
+	$$(CC) $$(CFLAGS) -o $$@ $$^ $$(if $$(filter maildexfs,$(1)),$$(FUSE_LIBS)) $$(LIBS)
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+$(B)/libtested.a: $(UNIT_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/unit/%: $(B)/tests/unit/%.o $(B)/libtested.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS) -lcmocka
+$(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtested.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS)
+$(B)/tests/%.o: tests/%.c | .deps-hint
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(FUSE_CFLAGS) -c -o $@ $<
+
+## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan and unit tests with TSan
+check: deps
+	$(MAKE) lint
+	$(MAKE) check-unit check-mount
+	$(MAKE) check-sanitized
+	$(MAKE) check-tsan
+## make check-unit      unit tests only (V=asan, V=tsan: another variant)
+check-unit: $(UNIT)
+	CMOCKA_MESSAGE_OUTPUT=TAP prove -j2 $(if $(VERBOSE),-v) $(UNIT)
+## make check-mount     mount tests only: real FUSE, real daemons
+check-mount: all
+	MAILDEX_BUILD=$(B) /usr/bin/python3 -m pytest -q -n 2 -p no:cacheprovider tests/mount $(PYTEST)
+## make check-sanitized unit and mount tests with ASan+UBSan
+check-sanitized:
+	$(MAKE) V=asan check-unit check-mount
+## make check-tsan      unit and mount tests with TSan
+check-tsan:
+	$(MAKE) V=tsan check-unit check-mount
+## make lint            layering, headers, format, static analysis
+lint:
+	tests/lint/run
+## make demo            set up, then the main job on real mail with a real delivery agent and Courier
+demo: deps
+	$(MAKE) all
+	tests/demo/run
+## make bench           measure: listings, index, rebuild, renames; side by side with native and bindfs
+bench: all $(BENCH)
+	tests/bench/run
+## make install         to DESTDIR and PREFIX (/usr/local)
+## make uninstall
+install uninstall: all
+	tools/dev/$@ "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)" "$(B)"
+## make clean
+clean:
+	rm -rf build
+
+-include $(shell find build -name '*.d' 2>/dev/null)

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Scanning: one half's directory read from the disk, with as many passes and lookups as rule 3 asks for. The I/O around
+ * fresh_scan().
+ *
+ * Flow: scan_half() with the directory open and credentials set; its result and the names touched meanwhile are then
+ * brought together by the owner of the row under its own lock. Ownership: the result's listing is the caller's until
+ * scan_release(). `before` may be NULL (nothing known) and must not change during the call. Threads: any; blocks on the
+ * lower filesystem. Errors: negative errno.
+ */
+#ifndef MAILDEX_MAIL_SCAN_H
+#define MAILDEX_MAIL_SCAN_H
+
+#include "lib/mail/fresh.h"
+#include "lib/mail/listing.h"
+
+struct scan {
+	struct listing listing;
+	struct fresh_pass last;
+	bool unclear;      /* a message was found under no name, and kept: need */
+	unsigned listings; /* lower listings made */
+	unsigned lookups;  /* lower lookups made */
+};
+
+/*
+ * dirfd: open O_RDONLY | O_DIRECTORY. before: what is listed now. drop_cache: fresh_scan_drops_cache() of the row.
+ * Returns 0 or negative errno (then nothing is held).
+ */
+int scan_half(int dirfd, const struct listing *before, bool drop_cache, struct scan *s);
+void scan_release(struct scan *s);
+
+/*
+ * Looks one name up in the directory: *entry gets inode and type (len 0 if it is not there), *nlink the link count.
+ * Returns 0 or negative errno (ENOENT is no error here).
+ */
+int scan_lookup(int dirfd, const char *name, size_t len, struct listing_entry *entry, uint32_t *nlink);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Stamps: the state of a directory in one forced GETATTR (design 3.1).
+ *
+ * Flow: stamp_read() on a held directory; everything else is comparison.
+ * Shapes: ctime and mtime in nanoseconds since 1970. `dev` is not st_dev (an NFS mount's number is new at every mount)
+ * but tree_device(): a hash that says which filesystem it is. `size` matters only where `sized` (the server counts
+ * entries in it). Threads: any. Errors: negative errno from statx(2); -ESTALE for a directory that was removed (no
+ * links left).
+ */
+#ifndef MAILDEX_MAIL_STAMP_H
+#define MAILDEX_MAIL_STAMP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct stamp {
+	uint64_t dev;
+	uint64_t ino;
+	int64_t ctime_ns;
+	int64_t mtime_ns;
+	uint64_t size;
+	bool sized;
+};
+
+/* What came along in the same call: what attributes and access need. */
+struct stamp_more {
+	uid_t uid;
+	gid_t gid;
+	mode_t mode;
+};
+
+/*
+ * Asks the server: statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC), exactly one call, never answered from a client's
+ * cache. Feeds serverclock_saw(). `more` may be NULL. `sized` is set where sizecount_known() says so for that
+ * filesystem. Returns 0 or negative errno.
+ */
+int stamp_read(int fd, struct stamp *s, struct stamp_more *more);
+
+/* Equal in everything that counts. */
+bool stamp_eq(const struct stamp *a, const struct stamp *b);
+
+/* How long after its ctime a stamp can still be shared by a later change: 2 s where it shows whole seconds, else 100
+ * ms. */
+int64_t stamp_settle_ns(const struct stamp *s);
+
+/*
+ * The server's clock, from below: the greatest ctime or mtime... of any stamp seen on that filesystem plus the
+ * monotonic time since (only ctime is used: utimes cannot set it). One table of filesystems for the process.
+ */
+void serverclock_saw(uint64_t dev, int64_t ctime_ns);
+/* Returns a lower bound of the server's time now in ns since 1970; INT64_MIN if nothing was seen on dev. */
+int64_t serverclock_now_ns(uint64_t dev);
+
+/*
+ * Does a directory's size count its entries (ZFS)? Told from listings: `entries` is what a quiet listing held, "." and
+ * ".." not counted, every other name counted. True after three listings of different, non-zero counts agreed on one
+ * offset (size - entries is 0 or 2) and none ever disagreed.
+ */
+void sizecount_learn(uint64_t dev, uint64_t size, uint64_t entries);
+bool sizecount_known(uint64_t dev);
+
+#endif
