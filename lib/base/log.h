@@ -3,9 +3,9 @@
  * The log: one line an event, on standard error (which systemd gives to the journal).
  *
  * Flow: log_open() once at start, then log_error/warn/info/debug from anywhere.
- * Shapes: lines are "<N>prog: text" when standard error is the journal (JOURNAL_STREAM is set; <N> as
+ * Shapes: lines are "<N>prog: text" when standard error is the journal (JOURNAL_STREAM names it; <N> as
  * in sd-daemon(3)), else "prog: level: text". Control bytes in the text are shown as \xNN, so that a file
- * name can't forge a line.
+ * name can't forge a line. A text is cut at 4 KiB.
  * Ownership: `prog` must outlive the process's use of the log.
  * Threads: any.
  * Errors: none; a log that cannot be written is not a failure.
@@ -16,6 +16,8 @@
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 void log_open(const char *prog, enum log_level level);
+/* From now on to syslog(3), facility mail: for a daemon whose terminal goes away. */
+void log_to_syslog(void);
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
