@@ -5,6 +5,7 @@
 #include "lib/base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -31,7 +32,7 @@ static const struct {
 
 static const char *name = "maildex";
 static enum log_level threshold = LOG_LEVEL_INFO;
-/* Atomic because log_to_syslog() comes when threads run already. */
+/* Atomic because log_detach() comes when threads run already. */
 static _Atomic enum target target = TARGET_STDERR;
 
 /* JOURNAL_STREAM is inherited by children whose stderr was redirected: it names the stream it speaks of. */
@@ -53,10 +54,21 @@ void log_open(const char *prog, enum log_level level)
 	atomic_store(&target, stderr_is_journal() ? TARGET_JOURNAL : TARGET_STDERR);
 }
 
-void log_to_syslog(void)
+void log_detach(void)
 {
+	struct stat st;
+	int fd;
+
+	if (atomic_load(&target) == TARGET_JOURNAL || (fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode)))
+		return;
 	openlog(name, LOG_PID | LOG_NDELAY, LOG_MAIL);
 	atomic_store(&target, TARGET_SYSLOG);
+	fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	dup2(fd, STDERR_FILENO);
+	if (fd != STDERR_FILENO)
+		close(fd);
 }
 
 static size_t put_escaped(char *out, const char *text)

@@ -16,8 +16,11 @@
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 void log_open(const char *prog, enum log_level level);
-/* From now on to syslog(3), facility mail: for a daemon whose terminal goes away. */
-void log_to_syslog(void);
+/*
+ * For a daemon whose starter goes away: standard error is kept if it is the journal or a file; else (a terminal, a pipe
+ * whose reader would wait for its end) it becomes /dev/null, and the log goes to syslog(3), facility mail.
+ */
+void log_detach(void);
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

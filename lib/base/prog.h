@@ -35,9 +35,10 @@ struct prog {
 };
 
 /*
- * Parses -c FILE, -o key=value (repeatable), -f, --help, --version and the program's own flags; options and
- * arguments may be mixed, "--" ends options, "-" is an argument. Loads and checks the configuration, opens the log.
- * Returns -1 to go on, else the code to exit with now.
+ * Parses -c FILE (the last one counts), -o key=value (repeatable, over the file), -f, --help, --version and the
+ * program's own flags; options and arguments may be mixed, "--" ends options, "-" is an argument. Loads and checks the
+ * configuration, opens the log. The default file need not exist; one that -c names must. Returns -1 to go on, else the
+ * code to exit with now.
  */
 int prog_parse(struct prog *p, int argc, char **argv);
 void prog_release(struct prog *p);
@@ -47,7 +48,9 @@ void prog_release(struct prog *p);
  * ending (its error text goes to the shared standard error). Returns 0 in the child or negative errno.
  */
 int prog_daemonize(struct prog *p, struct err *e);
-/* Says that the daemon answers: to the waiting parent, and to systemd (sd_notify READY=1). Detaches from the terminal.
+/*
+ * Says that the daemon answers: to the waiting parent, and to systemd (sd_notify READY=1). Unless foreground, detaches
+ * first: session, working directory (relative paths end here), standard streams (log_detach()).
  */
 void prog_ready(struct prog *p);
 

@@ -6,7 +6,7 @@
  * Ownership: returned and received descriptors are the caller's (close-on-exec).
  * Threads: a socket may be written by one thread and read by another.
  * Errors: negative errno with a text; -EAGAIN where a non-blocking socket would wait; -EMSGSIZE for a longer message
- * (the message is lost: end that peer).
+ * or more than one descriptor (the message is lost: end that peer).
  */
 #ifndef MAILDEX_BASE_SOCK_H
 #define MAILDEX_BASE_SOCK_H
@@ -26,8 +26,8 @@ struct sock_peer {
 };
 
 /*
- * Listens at path with the given mode. A left-over socket that nobody answers on is replaced; one that is answered
- * gives -EADDRINUSE. Returns the descriptor or negative errno.
+ * Listens at path with the given mode; non-blocking: accept4() until -EAGAIN. A left-over socket that nobody answers on
+ * is replaced; one that is answered gives -EADDRINUSE. Returns the descriptor or negative errno.
  */
 int sock_listen(const char *path, mode_t mode, struct err *e);
 /* Connects. Returns the descriptor or negative errno. */
