@@ -15,6 +15,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* Times in stamps are within +-this, so that differences and sums with durations cannot overflow. */
+#define STAMP_NS_MAX (INT64_MAX / 2)
+
 struct stamp {
 	uint64_t dev;
 	uint64_t ino;
@@ -60,5 +63,23 @@ int64_t serverclock_now_ns(uint64_t dev);
  */
 void sizecount_learn(uint64_t dev, uint64_t size, uint64_t entries);
 bool sizecount_known(uint64_t dev);
+
+/* The pure parts of the two above; callers use the tables. */
+struct serverclock {
+	int64_t ctime_ns; /* the stamp that says most */
+	int64_t mono_ns;  /* CLOCK_MONOTONIC when it was seen */
+};
+void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns);
+int64_t serverclock_at(const struct serverclock *c, int64_t mono_ns);
+
+#define SIZECOUNT_PROOF 3
+struct sizecount { /* starts all zero */
+	uint64_t offset;
+	uint64_t counts[SIZECOUNT_PROOF];
+	unsigned ncounts;
+	bool refuted;
+};
+void sizecount_update(struct sizecount *c, uint64_t size, uint64_t entries);
+bool sizecount_counts(const struct sizecount *c);
 
 #endif

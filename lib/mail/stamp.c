@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "lib/mail/stamp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "lib/base/clock.h"
+#include "lib/mail/tree.h"
+
+#define SETTLE_SECONDS_NS (2 * NS_PER_S)
+#define SETTLE_FINE_NS (100 * NS_PER_MS)
+
+/* A server may say anything: what doesn't fit becomes the nearest that does. */
+static int64_t timestamp_ns(const struct statx_timestamp *t)
+{
+	if (t->tv_sec >= STAMP_NS_MAX / NS_PER_S)
+		return STAMP_NS_MAX;
+	if (t->tv_sec <= -STAMP_NS_MAX / NS_PER_S)
+		return -STAMP_NS_MAX;
+	return t->tv_sec * NS_PER_S + t->tv_nsec;
+}
+
+int stamp_read(int fd, struct stamp *s, struct stamp_more *more)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx) < 0)
+		return -errno;
+	if (stx.stx_nlink == 0)
+		return -ESTALE;
+	s->dev = tree_device(makedev(stx.stx_dev_major, stx.stx_dev_minor));
+	s->ino = stx.stx_ino;
+	s->ctime_ns = timestamp_ns(&stx.stx_ctime);
+	s->mtime_ns = timestamp_ns(&stx.stx_mtime);
+	s->size = stx.stx_size;
+	s->sized = sizecount_known(s->dev);
+	serverclock_saw(s->dev, s->ctime_ns);
+	if (more)
+		*more = (struct stamp_more){.uid = stx.stx_uid, .gid = stx.stx_gid, .mode = stx.stx_mode};
+	return 0;
+}
+
+bool stamp_eq(const struct stamp *a, const struct stamp *b)
+{
+	if (a->dev != b->dev || a->ino != b->ino || a->ctime_ns != b->ctime_ns || a->mtime_ns != b->mtime_ns)
+		return false;
+	/* A stamp read before the size was known to count says nothing by its size. */
+	return !(a->sized && b->sized) || a->size == b->size;
+}
+
+int64_t stamp_settle_ns(const struct stamp *s)
+{
+	/* The ctime alone decides: the mtime may have been set to anything. */
+	return s->ctime_ns % NS_PER_S == 0 ? SETTLE_SECONDS_NS : SETTLE_FINE_NS;
+}
+
+int64_t serverclock_at(const struct serverclock *c, int64_t mono_ns)
+{
+	int64_t elapsed = mono_ns - c->mono_ns, now;
+
+	/*
+	 * Both clocks may be slewed by NTP, by up to 500 ppm each and in opposite directions: a thousandth less keeps
+	 * this a lower bound however long ago the stamp was seen.
+	 */
+	elapsed -= elapsed / 1000;
+	return __builtin_add_overflow(c->ctime_ns, elapsed, &now) ? INT64_MAX : now;
+}
+
+void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns)
+{
+	if (ctime_ns > serverclock_at(c, mono_ns))
+		*c = (struct serverclock){.ctime_ns = ctime_ns, .mono_ns = mono_ns};
+}
+
+/*
+ * What is known of each filesystem. A set-associative table of fixed size: a platform with a mount for each mailbox
+ * must not grow the process. Devices are hashes already. A filesystem that is pushed out of the clock's table starts
+ * anew with the next stamp: a lower bound again. One that finds no room for its sizes is never taken to count: safe.
+ */
+#define SETS 512
+#define WAYS 8
+
+struct clock_slot {
+	uint64_t dev;
+	int64_t used_ns; /* CLOCK_MONOTONIC; 0: free */
+	struct serverclock clock;
+};
+
+struct size_slot {
+	uint64_t dev;
+	bool used;
+	struct sizecount count;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct clock_slot clocks[SETS][WAYS];
+static struct size_slot sizes[SETS][WAYS];
+
+static struct clock_slot *clock_find(uint64_t dev)
+{
+	struct clock_slot *set = clocks[dev % SETS];
+
+	for (int i = 0; i < WAYS; i++)
+		if (set[i].used_ns && set[i].dev == dev)
+			return &set[i];
+	return NULL;
+}
+
+static struct clock_slot *clock_oldest(uint64_t dev)
+{
+	struct clock_slot *set = clocks[dev % SETS], *oldest = set;
+
+	for (int i = 1; i < WAYS; i++)
+		if (set[i].used_ns < oldest->used_ns)
+			oldest = &set[i];
+	return oldest;
+}
+
+void serverclock_saw(uint64_t dev, int64_t ctime_ns)
+{
+	/* Read before the lock: a wait for it must not make the stamp younger than it is. */
+	int64_t mono_ns = clock_mono_ns();
+	struct clock_slot *slot;
+
+	pthread_mutex_lock(&lock);
+	slot = clock_find(dev);
+	if (slot) {
+		serverclock_update(&slot->clock, ctime_ns, mono_ns);
+	} else {
+		slot = clock_oldest(dev);
+		slot->dev = dev;
+		slot->clock = (struct serverclock){.ctime_ns = ctime_ns, .mono_ns = mono_ns};
+	}
+	slot->used_ns = mono_ns;
+	pthread_mutex_unlock(&lock);
+}
+
+int64_t serverclock_now_ns(uint64_t dev)
+{
+	int64_t mono_ns = clock_mono_ns(), now_ns = INT64_MIN;
+	struct clock_slot *slot;
+
+	pthread_mutex_lock(&lock);
+	slot = clock_find(dev);
+	if (slot)
+		now_ns = serverclock_at(&slot->clock, mono_ns);
+	pthread_mutex_unlock(&lock);
+	return now_ns;
+}
+
+void sizecount_update(struct sizecount *c, uint64_t size, uint64_t entries)
+{
+	uint64_t offset = size - entries;
+
+	if (c->refuted)
+		return;
+	if ((offset != 0 && offset != 2) || (c->ncounts > 0 && offset != c->offset)) {
+		c->refuted = true;
+		return;
+	}
+	/* An empty directory can disagree, but its zero agrees with too many filesystems to prove anything. */
+	if (entries == 0)
+		return;
+	for (unsigned i = 0; i < c->ncounts; i++)
+		if (c->counts[i] == entries)
+			return;
+	if (c->ncounts < SIZECOUNT_PROOF) {
+		c->offset = offset;
+		c->counts[c->ncounts++] = entries;
+	}
+}
+
+bool sizecount_counts(const struct sizecount *c)
+{
+	return !c->refuted && c->ncounts == SIZECOUNT_PROOF;
+}
+
+static struct size_slot *size_find(uint64_t dev, bool make)
+{
+	struct size_slot *set = sizes[dev % SETS];
+
+	for (int i = 0; i < WAYS; i++) {
+		if (set[i].used && set[i].dev == dev)
+			return &set[i];
+		if (!set[i].used && make) {
+			set[i] = (struct size_slot){.dev = dev, .used = true};
+			return &set[i];
+		}
+	}
+	return NULL;
+}
+
+void sizecount_learn(uint64_t dev, uint64_t size, uint64_t entries)
+{
+	struct size_slot *slot;
+
+	pthread_mutex_lock(&lock);
+	slot = size_find(dev, true);
+	if (slot)
+		sizecount_update(&slot->count, size, entries);
+	pthread_mutex_unlock(&lock);
+}
+
+bool sizecount_known(uint64_t dev)
+{
+	struct size_slot *slot;
+	bool known;
+
+	pthread_mutex_lock(&lock);
+	slot = size_find(dev, false);
+	known = slot && sizecount_counts(&slot->count);
+	pthread_mutex_unlock(&lock);
+	return known;
+}
