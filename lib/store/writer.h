@@ -8,6 +8,7 @@
 #ifndef MAILDEX_STORE_WRITER_H
 #define MAILDEX_STORE_WRITER_H
 
+#include "lib/mail/event.h"
 #include "lib/store/store.h"
 
 struct store_writer;
@@ -22,6 +23,8 @@ void store_writer_close(struct store_writer *w);
  * errno. */
 int store_discard(const char *path, struct err *e);
 
+/* Starts a batch. -ESTALE: the file was deleted or replaced (the index is a cache); close and open again. Returns 0 or
+ * negative errno. */
 int store_writer_begin(struct store_writer *w, struct err *e);
 int store_writer_commit(struct store_writer *w, struct err *e);
 void store_writer_rollback(struct store_writer *w);
@@ -29,7 +32,11 @@ void store_writer_rollback(struct store_writer *w);
 /* Finds a half's row. create: make it (need set) if it is not there. Returns 1, 0 (not there) or negative errno. */
 int store_writer_row(struct store_writer *w, const char *folder, enum half half, bool create, struct store_row *row,
 		     struct err *e);
-/* Finds the names of a message (same base name), at most `max`, bytes copied to l. Returns 0 or negative errno. */
+/*
+ * Finds the names of a message (same base name) and puts them into l, which is emptied first: at most STORE_NAMES_MAX,
+ * one more than a plan can hold, so that too many are seen as such. Returns 0 or negative errno.
+ */
+#define STORE_NAMES_MAX (PLAN_MAX + 1)
 int store_writer_names(struct store_writer *w, const struct store_row *row, const char *name, size_t len,
 		       struct listing *l, struct err *e);
 /* Puts a name in (replacing inode and type), or takes it out; row->count and row->sum follow. Returns 0 or negative
@@ -40,9 +47,10 @@ int store_writer_remove(struct store_writer *w, struct store_row *row, const cha
  * or negative errno. */
 int store_writer_replace(struct store_writer *w, struct store_row *row, const struct listing *l, uint64_t *changed,
 			 struct err *e);
-/* Writes the row's fields. Returns 0 or negative errno. */
+/* Writes the row's fields. -ENOENT if the row was dropped meanwhile. Returns 0 or negative errno. */
 int store_writer_save(struct store_writer *w, const struct store_row *row, struct err *e);
-/* Forgets a half, or with `below` every half of the folder and of folders below it. Returns 0 or negative errno. */
+/* Forgets both halves of a folder, with `below` those of folders below it too ("" has all below it). Returns 0 or
+ * negative errno. */
 int store_writer_drop(struct store_writer *w, const char *folder, bool below, struct err *e);
 /* A folder was renamed: rows of it and below it follow, replacing what stood there; each gets need. Returns 0 or
  * negative errno. */

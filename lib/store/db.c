@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The races guarded against: the file may be deleted or replaced at any moment by anybody (it is a cache). SQLite would
+ * go on with the file that it holds, which nobody else reads any more: db_current() tells, by device, inode and
+ * SQLite's own comparison with what it has open. Nothing here opens the file a second time: closing any descriptor of
+ * it would drop the process's fcntl locks on it, and with them SQLite's.
+ */
+#include "lib/store/db.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define DELETE_IT "the index is only a cache: delete it, and maildexd builds a new one"
+
+/* Extended codes before their primary one. code 0: the system's errno, or EIO. */
+static const struct {
+	int sqlite;
+	int code;
+	const char *advice;
+} meanings[] = {
+	{SQLITE_IOERR_SHORT_READ, -EUCLEAN, DELETE_IT},
+	{SQLITE_IOERR_NOMEM, -ENOMEM, "give the program more memory"},
+	{SQLITE_CORRUPT, -EUCLEAN, DELETE_IT},
+	{SQLITE_NOTADB, -EUCLEAN, DELETE_IT},
+	{SQLITE_CONSTRAINT, -EUCLEAN, DELETE_IT},
+	/* SQL that does not compile: the tables are not those of the schema version that the file claims. */
+	{SQLITE_ERROR, -EUCLEAN, DELETE_IT},
+	{SQLITE_FULL, -ENOSPC, "make room on its disk"},
+	{SQLITE_BUSY, -EAGAIN, "another process holds its lock; try again"},
+	{SQLITE_LOCKED, -EAGAIN, "another process holds its lock; try again"},
+	{SQLITE_READONLY, -EROFS, "the file and its folder must be writable for the user of maildexd"},
+	{SQLITE_PERM, -EACCES, "the file and its folder must be open to this program's user"},
+	{SQLITE_CANTOPEN, 0, "the file and its folder must be there and open to this program's user"},
+	{SQLITE_IOERR, 0, "look after its disk"},
+	{SQLITE_NOMEM, -ENOMEM, "give the program more memory"},
+	{SQLITE_TOOBIG, -EMSGSIZE, "too long for it"},
+};
+
+int db_error(const struct db *db, struct err *e)
+{
+	int rc = sqlite3_extended_errcode(db->sql);
+	int code = 0, system = sqlite3_system_errno(db->sql);
+	const char *advice = "unexpected here";
+
+	for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
+		if (meanings[i].sqlite != rc && meanings[i].sqlite != (rc & 0xff))
+			continue;
+		code = meanings[i].code;
+		advice = meanings[i].advice;
+		break;
+	}
+	if (code)
+		return err_set(e, code, "index %s: %s: %s", db->path, sqlite3_errmsg(db->sql), advice);
+	/* A quota is for the reader of the text what a full disk is. */
+	code = system == EDQUOT ? ENOSPC : system ? system : EIO;
+	return err_set(e, -code, "index %s: %s: %s: %s", db->path, sqlite3_errmsg(db->sql), strerrordesc_np(code),
+		       code == ENOSPC ? "make room on its disk" : advice);
+}
+
+int db_damaged(const struct db *db, struct err *e, const char *fmt, ...)
+{
+	char what[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	return err_set(e, -EUCLEAN, "index %s is damaged: %s", db->path, what);
+}
+
+static int remember_file(struct db *db, struct err *e)
+{
+	struct stat st;
+
+	if (stat(db->path, &st) < 0)
+		return err_sys(e, "index %s", db->path);
+	db->dev = st.st_dev;
+	db->ino = st.st_ino;
+	if (!db_current(db))
+		return err_set(e, -EAGAIN, "index %s was replaced while it was being opened; try again", db->path);
+	return 0;
+}
+
+int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e)
+{
+	int rc;
+
+	*db = (struct db){.path = strdup(path)};
+	if (!db->path)
+		return err_set(e, -ENOMEM, "index %s: out of memory", path);
+	/* A connection belongs to one thread at a time: SQLite's own mutex per column read would be for nothing. */
+	rc = sqlite3_open_v2(path, &db->sql, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+	if (!db->sql)
+		rc = err_set(e, -ENOMEM, "index %s: out of memory", path);
+	else if (rc != SQLITE_OK)
+		rc = db_error(db, e);
+	else
+		rc = remember_file(db, e);
+	if (!rc) {
+		sqlite3_busy_timeout(db->sql, busy_ms);
+		/* Statement journals go to memory: a daemon in a sandbox may have no /tmp. cell_size_check finds torn
+		 * pages before they are walked. */
+		rc = db_exec(db, "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
+			     e);
+	}
+	if (rc)
+		db_close(db);
+	return rc;
+}
+
+void db_close(struct db *db)
+{
+	for (size_t i = 0; i < SQL_TEXTS; i++)
+		sqlite3_finalize(db->stmts[i]);
+	sqlite3_close(db->sql);
+	free(db->path);
+	*db = (struct db){0};
+}
+
+bool db_current(const struct db *db)
+{
+	struct stat st;
+	int moved = 1;
+
+	if (stat(db->path, &st) < 0 || st.st_dev != db->dev || st.st_ino != db->ino)
+		return false;
+	/* The pair may have been read just after a replacement: SQLite compares with the descriptor that it holds. */
+	return sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && !moved;
+}
+
+int db_exec(struct db *db, const char *texts, struct err *e)
+{
+	return sqlite3_exec(db->sql, texts, NULL, NULL, NULL) == SQLITE_OK ? 0 : db_error(db, e);
+}
+
+int db_number(struct db *db, const char *text, int64_t *number, struct err *e)
+{
+	sqlite3_stmt *s;
+	int rc;
+
+	if (sqlite3_prepare_v2(db->sql, text, -1, &s, NULL) != SQLITE_OK)
+		return db_error(db, e);
+	rc = sqlite3_step(s);
+	*number = rc == SQLITE_ROW ? sqlite3_column_int64(s, 0) : 0;
+	if (rc == SQLITE_ROW)
+		rc = 0;
+	else if (rc == SQLITE_DONE)
+		rc = db_damaged(db, e, "no answer to %s", text);
+	else
+		rc = db_error(db, e);
+	sqlite3_finalize(s);
+	return rc;
+}
+
+int db_stmt(struct db *db, enum sql text, sqlite3_stmt **s, struct err *e)
+{
+	if (!db->stmts[text] && sqlite3_prepare_v3(db->sql, sql_texts[text], -1, SQLITE_PREPARE_PERSISTENT,
+						   &db->stmts[text], NULL) != SQLITE_OK)
+		return db_error(db, e);
+	*s = db->stmts[text];
+	return 0;
+}
+
+int db_step(struct db *db, sqlite3_stmt *s, struct err *e)
+{
+	int rc = sqlite3_step(s);
+
+	if (rc == SQLITE_ROW)
+		return 1;
+	rc = rc == SQLITE_DONE ? 0 : db_error(db, e);
+	sqlite3_reset(s);
+	return rc;
+}
+
+int db_run(struct db *db, sqlite3_stmt *s, struct err *e)
+{
+	int rc;
+
+	do
+		rc = db_step(db, s, e);
+	while (rc > 0);
+	return rc;
+}
+
+/* Borrowed bytes and integers can't fail to be bound: nothing is allocated, and the numbers are those of sql.c. */
+void db_bind_bytes(sqlite3_stmt *s, int at, const char *bytes, size_t len)
+{
+	/* A NULL pointer would bind NULL, which equals nothing. */
+	sqlite3_bind_blob64(s, at, len ? bytes : "", len, SQLITE_STATIC);
+}

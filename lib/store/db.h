@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One connection to the index file: prepared statements, SQLite's codes made errno-like, and whether the file is still
+ * the one at its path. Private to lib/store.
+ *
+ * Flow: db_open(), then db_stmt() (bind it) and db_step() or db_run(); db_close().
+ * Ownership: statements are the connection's. What is bound must live until the statement was reset; db_step() resets
+ * it at the end and on an error, the caller after a row that it takes as the last one. Threads: one at a time.
+ * Errors: as store.h; each text names the path and what to do.
+ */
+#ifndef MAILDEX_STORE_DB_H
+#define MAILDEX_STORE_DB_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "lib/base/err.h"
+#include "lib/store/sql.h"
+
+struct db {
+	sqlite3 *sql;
+	char *path;
+	dev_t dev;
+	ino_t ino;
+	sqlite3_stmt *stmts[SQL_TEXTS];
+};
+
+/* Opens an existing file; flags: SQLITE_OPEN_READONLY or _READWRITE. Returns 0 or negative errno (nothing is held). */
+int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e);
+void db_close(struct db *db);
+/* Is the file at the path still the opened one? */
+bool db_current(const struct db *db);
+/* The errno-like code and the text of what SQLite answered last. Returns negative errno. */
+int db_error(const struct db *db, struct err *e);
+/* Says that what was read makes no sense. Returns -EUCLEAN. */
+int db_damaged(const struct db *db, struct err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Runs SQL that gives no rows, or whose rows don't matter. Returns 0 or negative errno. */
+int db_exec(struct db *db, const char *texts, struct err *e);
+/* One number: PRAGMA or SELECT. Returns 0 or negative errno. */
+int db_number(struct db *db, const char *text, int64_t *number, struct err *e);
+/* A statement of sql_texts, prepared at its first use, ready to bind. Returns 0 or negative errno. */
+int db_stmt(struct db *db, enum sql text, sqlite3_stmt **s, struct err *e);
+/* Returns 1 with a row, 0 at the end, or negative errno. */
+int db_step(struct db *db, sqlite3_stmt *s, struct err *e);
+/* Steps to the end. Returns 0 or negative errno. */
+int db_run(struct db *db, sqlite3_stmt *s, struct err *e);
+/* Binds bytes, also none. The bytes are borrowed. */
+void db_bind_bytes(sqlite3_stmt *s, int at, const char *bytes, size_t len);
+
+#endif
