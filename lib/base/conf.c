@@ -301,7 +301,10 @@ static char *next_line(char *out, int size, void *arg)
 		s->ret = err_set(s->err, -EINVAL, "%s:%d: a NUL byte is in the line", s->file, s->line);
 		return NULL;
 	}
-	text = s->text + strspn(s->text, " \t\r\v\f");
+	text = s->text;
+	if (s->line == 1 && !strncmp(text, "\xef\xbb\xbf", 3)) /* some editors' mark of UTF-8 */
+		text += 3;
+	text += strspn(text, " \t\r\v\f");
 	if (*text == '#' || *text == ';')
 		strcpy(text, "\n");
 	if (*text == '[')
