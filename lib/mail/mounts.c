@@ -199,12 +199,21 @@ bool mounts_changed(void)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static int fd = -1;
+	static pid_t owner;
 	struct pollfd p = {.events = POLLPRI};
 	bool changed = true;
 
-	/* The kernel remembers per open file what it told: the descriptor stays open, and each answer is given once. */
+	/*
+	 * The kernel remembers per open file what it told: the descriptor stays open, and each answer is given once. So
+	 * a child that shared its parent's would miss what the parent was told.
+	 */
 	pthread_mutex_lock(&lock);
+	if (fd >= 0 && owner != getpid()) {
+		close(fd);
+		fd = -1;
+	}
 	if (fd < 0) {
+		owner = getpid();
 		fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	} else {
 		p.fd = fd;

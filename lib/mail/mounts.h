@@ -45,7 +45,10 @@ int mounts_fd_id(int fd, unsigned *id);
 /* Reads all mounts and finds the one that fd was opened through. Returns 0, or negative errno (then nothing is held).
  */
 int mounts_of_fd(struct mounts *m, int fd, const struct mount **mount);
-/* Were mounts made, moved or removed since the last call? True at the first call, and where it cannot be told. */
+/*
+ * Were mounts made, moved or removed since the last call? True at the first call, and where it cannot be told. It
+ * watches the namespace of the first call: a process that changes its own does so before.
+ */
 bool mounts_changed(void);
 
 #endif
