@@ -69,7 +69,7 @@ int tree_open_dir(const struct tree *t, const char *path, int flags, uid_t *owne
  */
 struct tree_walker {
 	int (*folder)(void *arg, const char *path);
-	void (*failed)(void *arg, const char *path, int error);
+	void (*failed)(void *arg, const char *path, int error); /* negative errno */
 	void *arg;
 };
 int tree_walk(const struct tree *t, const char *start, const struct tree_walker *w);
