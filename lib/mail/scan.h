@@ -35,4 +35,16 @@ void scan_release(struct scan *s);
  */
 int scan_lookup(int dirfd, const char *name, size_t len, struct listing_entry *entry, uint32_t *nlink);
 
+/*
+ * For tests of races only, NULL otherwise: called between the system calls of a scan, so that a change can be made
+ * exactly there.
+ */
+enum scan_stage {
+	SCAN_STAMPED, /* S0 was read, the listing was not */
+	SCAN_LISTED,  /* the listing was read, S1 was not */
+	SCAN_LOOKING, /* all passes are done, lookups begin */
+	SCAN_LOOKED   /* a name was looked up; `pass` counts them */
+};
+extern void (*scan_test_hook)(enum scan_stage stage, unsigned pass);
+
 #endif
