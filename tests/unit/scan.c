@@ -324,6 +324,26 @@ static void newest_name_kept(void **state)
 	check("1.a:2,S", "1.a:2,FS ", 3, 4, true);
 }
 
+static void there_and_back(enum scan_stage stage, unsigned pass)
+{
+	if (stage == SCAN_LISTED) {
+		tick();
+		change(pass % 2 ? "1.a:2," : "1.a:2,F", pass % 2 ? "1.a:2,F" : "1.a:2,");
+	} else if (stage == SCAN_LOOKING) {
+		expunge("1.a:2,F");
+	}
+}
+
+/* The newest is the one read last, not the one first met last. */
+static void newest_name_met_before(void **state)
+{
+	(void)state;
+	make("1.a:2,");
+	settle();
+	scan_test_hook = there_and_back;
+	check(NULL, "1.a:2, ", 3, 2, true);
+}
+
 /* Each pass reads the message under two names. */
 static void read_twice(enum scan_stage stage, unsigned pass)
 {
@@ -579,6 +599,7 @@ int main(void)
 		BOXED(never_read),
 		BOXED(renamed_to_unknown),
 		BOXED(newest_name_kept),
+		BOXED(newest_name_met_before),
 		BOXED(twin_names),
 		BOXED(found_twice),
 		BOXED(found_twice_again),
