@@ -112,7 +112,7 @@ static inline void help_sql(struct help *h, const char *sql)
 static inline int64_t help_number(struct help *h, const char *sql)
 {
 	sqlite3 *db;
-	sqlite3_stmt *s;
+	sqlite3_stmt *s = NULL;
 	int64_t n;
 
 	if (sqlite3_open(h->path, &db) != SQLITE_OK || sqlite3_prepare_v2(db, sql, -1, &s, NULL) != SQLITE_OK ||
