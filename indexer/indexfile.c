@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "indexer/indexfile.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "lib/base/log.h"
+
+static void set_state(struct indexfile *f, const char *text)
+{
+	pthread_mutex_lock(&f->lock);
+	snprintf(f->text, sizeof(f->text), "%s", text);
+	pthread_mutex_unlock(&f->lock);
+}
+
+void indexfile_state(struct indexfile *f, char out[ERR_TEXT_MAX])
+{
+	pthread_mutex_lock(&f->lock);
+	memcpy(out, f->text, ERR_TEXT_MAX);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void shut(struct indexfile *f)
+{
+	if (f->writer)
+		store_writer_close(f->writer);
+	f->writer = NULL;
+}
+
+static int open_writer(struct indexfile *f, struct err *e)
+{
+	struct stat st;
+	int r = store_writer_open(&f->writer, f->path, f->tree, e);
+
+	if (r == -EUCLEAN) {
+		log_error("%s; it is moved to %s.damaged, and the index is built anew", e->text, f->path);
+		counter_add(f->counters, COUNT_INDEX_DAMAGED, 1);
+		r = store_discard(f->path, e);
+		if (r == 0)
+			r = store_writer_open(&f->writer, f->path, f->tree, e);
+	}
+	if (r < 0) {
+		f->writer = NULL;
+		return r;
+	}
+	if (stat(f->path, &st) < 0) {
+		r = err_sys(e, "%s", f->path);
+		shut(f);
+		return r;
+	}
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	return 0;
+}
+
+int indexfile_open(struct indexfile *f, const char *path, const char *tree, struct counters *counters, struct err *e)
+{
+	int r;
+
+	*f = (struct indexfile){.path = path, .tree = tree, .counters = counters};
+	pthread_mutex_init(&f->lock, NULL);
+	r = open_writer(f, e);
+	if (r < 0)
+		pthread_mutex_destroy(&f->lock);
+	return r;
+}
+
+void indexfile_close(struct indexfile *f)
+{
+	shut(f);
+	pthread_mutex_destroy(&f->lock);
+}
+
+/* Opens again; one log line a change of state. */
+static int reopen(struct indexfile *f)
+{
+	struct err e = {""};
+	int r;
+
+	shut(f);
+	r = open_writer(f, &e);
+	if (r < 0) {
+		char was[ERR_TEXT_MAX];
+
+		indexfile_state(f, was);
+		if (strcmp(was, e.text) != 0)
+			log_error("%s; tried again every second", e.text);
+		set_state(f, e.text);
+		return r;
+	}
+	counter_add(f->counters, COUNT_INDEX_REOPENED, 1);
+	set_state(f, "");
+	return 0;
+}
+
+int indexfile_check(struct indexfile *f)
+{
+	struct stat st;
+
+	if (!f->writer)
+		return reopen(f);
+	if (stat(f->path, &st) == 0 && st.st_dev == f->dev && st.st_ino == f->ino)
+		return 0;
+	log_warn("%s was deleted or replaced; it is opened anew", f->path);
+	return reopen(f);
+}
+
+bool indexfile_failed(struct indexfile *f, int r, const struct err *e)
+{
+	char was[ERR_TEXT_MAX];
+
+	if (r == -EUCLEAN) {
+		struct err why = {""};
+
+		log_error("%s; it is moved to %s.damaged, and the index is built anew", e->text, f->path);
+		counter_add(f->counters, COUNT_INDEX_DAMAGED, 1);
+		shut(f);
+		r = store_discard(f->path, &why);
+		if (r < 0) {
+			log_error("%s", why.text);
+			set_state(f, why.text);
+			return false;
+		}
+		return reopen(f) == 0;
+	}
+	if (r == -ESTALE) /* deleted or replaced */
+		return indexfile_check(f) == 0;
+	indexfile_state(f, was);
+	if (was[0] == '\0')
+		log_error("%s; tried again every second, the mail is served from the tree meanwhile", e->text);
+	set_state(f, e->text);
+	return false;
+}
+
+void indexfile_worked(struct indexfile *f)
+{
+	char was[ERR_TEXT_MAX];
+
+	indexfile_state(f, was);
+	if (was[0] == '\0')
+		return;
+	log_info("%s: the index can be written again", f->path);
+	set_state(f, "");
+}

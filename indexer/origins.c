@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "indexer/origins.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct origin {
+	struct origin *next;
+	uint64_t epoch;
+	uint64_t last;
+	char name[256];
+};
+
+void origins_init(struct origins *o)
+{
+	o->first = NULL;
+}
+
+void origins_release(struct origins *o)
+{
+	while (o->first) {
+		struct origin *next = o->first->next;
+
+		free(o->first);
+		o->first = next;
+	}
+}
+
+static struct origin *find(struct origins *o, const char *name)
+{
+	struct origin *at = o->first;
+
+	while (at && strcmp(at->name, name) != 0)
+		at = at->next;
+	return at;
+}
+
+static struct origin *add(struct origins *o, const char *name)
+{
+	struct origin *at = calloc(1, sizeof(*at));
+
+	if (!at)
+		return NULL;
+	snprintf(at->name, sizeof(at->name), "%s", name);
+	at->next = o->first;
+	o->first = at;
+	return at;
+}
+
+enum origins_verdict origins_saw(struct origins *o, const char *name, uint64_t epoch, uint64_t sequence)
+{
+	struct origin *at = find(o, name);
+	uint64_t due;
+
+	if (!at)
+		at = add(o, name);
+	if (!at)
+		return ORIGINS_HOLE; /* no memory to know better */
+	if (at->epoch != epoch) {
+		at->epoch = epoch;
+		at->last = 0;
+	}
+	due = at->last + 1;
+	if (sequence < due)
+		return ORIGINS_DOUBLED;
+	at->last = sequence;
+	return sequence == due ? ORIGINS_NEXT : ORIGINS_HOLE;
+}
+
+void origins_print(const struct origins *o, struct buf *out)
+{
+	for (const struct origin *at = o->first; at; at = at->next)
+		buf_printf(out, "%" PRIu64 " %" PRIu64 " %s\n", at->epoch, at->last, at->name);
+}
+
+int origins_parse(struct origins *o, const char *text)
+{
+	while (*text) {
+		uint64_t epoch, last;
+		int at = 0;
+		size_t len;
+		char name[256];
+		struct origin *new;
+
+		if (sscanf(text, "%" SCNu64 " %" SCNu64 " %n", &epoch, &last, &at) != 2 || at == 0)
+			goto bad;
+		len = strcspn(text + at, "\n");
+		if (len == 0 || len >= sizeof(name) || text[at + len] != '\n')
+			goto bad;
+		memcpy(name, text + at, len);
+		name[len] = '\0';
+		new = add(o, name);
+		if (!new)
+			goto bad;
+		new->epoch = epoch;
+		new->last = last;
+		text += at + len + 1;
+	}
+	return 0;
+bad:
+	origins_release(o);
+	return -EBADMSG;
+}
