@@ -56,6 +56,7 @@ static bool parse_line(char *line, struct mount *m)
 	} while (strcmp(word, "-") != 0);
 	m->fstype = next_word(&line);
 	m->source = next_word(&line);
+	m->options = line ? line : "";
 	m->root = words[3];
 	m->point = words[4];
 	if (!m->fstype || !m->source || sscanf(words[2], "%u:%u", &major, &minor) != 2)

@@ -23,6 +23,7 @@ struct mount {
 	char *point;
 	char *fstype;
 	char *source;
+	const char *options; /* the filesystem's own ("rw,vers=3,nolock"), not those of the mount point */
 };
 
 struct mounts {

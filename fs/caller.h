@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Calls by name in the caller's name (law 6): fsuid, fsgid, and, only where the call is refused with EACCES or EPERM, once more
+ * with the caller's supplementary groups (read from /proc, which costs more than most calls).
+ *
+ * Flow: CALLER_RUN(req, result, expression) with an expression that gives -1 and errno on failure.
+ * Threads: one thread's credentials only; restored at the end, errno kept.
+ */
+#ifndef MAILDEX_FS_CALLER_H
+#define MAILDEX_FS_CALLER_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct fuse_req;
+
+/* Becomes the caller. Returns 0, or -1 with errno where that is impossible. */
+int caller_begin(struct fuse_req *req);
+/* After a refusal: becomes the caller with its groups. Returns true if a second try is worth it. */
+bool caller_with_groups(struct fuse_req *req, int error);
+/* Itself again; errno stays. */
+void caller_end(void);
+
+#define CALLER_RUN(req, result, expression)                                                                            \
+	do {                                                                                                           \
+		(result) = caller_begin(req);                                                                          \
+		if ((result) == 0) {                                                                                   \
+			(result) = (expression);                                                                       \
+			if ((result) < 0 && caller_with_groups(req, errno))                                            \
+				(result) = (expression);                                                               \
+		}                                                                                                      \
+		caller_end();                                                                                          \
+	} while (0)
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a mount did, for `maildexctl status`: lower calls made, listings served, events sent.
+ * Threads: any (atomics). Errors: none.
+ */
+#ifndef MAILDEX_FS_COUNTERS_H
+#define MAILDEX_FS_COUNTERS_H
+
+#include "lib/base/buf.h"
+
+enum counter {
+	COUNT_OPENDIRS,	     /* opendir of a new/ or cur/ */
+	COUNT_SERVED,	     /* of these, answered without a lower listing */
+	COUNT_ENTRIES,	     /* directory entries of new/ and cur/ given to callers */
+	COUNT_LOADS,	     /* live folders loaded from the index */
+	COUNT_SCANS,	     /* scans of a half (each one or more lower listings) */
+	COUNT_LOWER_LISTINGS, /* lower listings of new/ and cur/ */
+	COUNT_LOWER_GETATTRS, /* forced GETATTRs of new/ and cur/ */
+	COUNT_LOWER_LOOKUPS,
+	COUNT_OWN_CHANGES,
+	COUNT_OWN_WINDOWS,
+	COUNT_EVENTS_SENT,
+	COUNT_EVENTS_DROPPED, /* maildexd away or too slow: the next opendir lists */
+	COUNT_FEED,
+	COUNT_CONFIRMS,
+	COUNT_CONFIRM_REPAIRS,
+	COUNT_COMPARED,
+	COUNT_COMPARE_DIFFERENCES,
+	COUNT_EVICTIONS,
+	COUNT_INDEX_ERRORS,
+	COUNTERS
+};
+
+void counter_add(enum counter c, uint64_t n);
+uint64_t counter_get(enum counter c);
+/* Appends "maildexfs.NAME value\n" for each. */
+void counters_print(struct buf *b);
+
+#endif

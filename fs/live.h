@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Live folders: per half (new/ or cur/) the entries in memory, ready to be sent, with a struct fresh of their own. Loaded from the index,
+ * patched by the mount's own changes and by maildexd's feed, replaced by scans, evicted by least use.
+ *
+ * Flow: live_get() pins one; live_open() at opendir brings it to a state that may be served (load, check, scan);
+ * live_snapshot() at a handle's first READDIR; live_put(). Own changes: own.h. Events from elsewhere: feed.c.
+ * Shapes: at most cache_bytes of snapshots that nobody pins; a folder used once counts among at most an eighth of that, so that a
+ * backup that walks the mount evicts nobody.
+ * Ownership: counted; a live folder holds a reference on its node. Whoever has pinned one keeps it and its snapshot.
+ * Threads: `lock` guards all fields behind it and is never held across I/O; `scanning` and `inflight` say what is under way, `moved` tells when
+ * they change.
+ * Errors: negative errno of the lower call that failed.
+ */
+#ifndef MAILDEX_FS_LIVE_H
+#define MAILDEX_FS_LIVE_H
+
+#include <pthread.h>
+
+#include "fs/names.h"
+#include "fs/node.h"
+#include "fs/snapshot.h"
+#include "lib/base/cred.h"
+#include "lib/mail/event.h"
+#include "lib/mail/scan.h"
+
+struct fs;
+
+/* Messages that changed while a scan was under way: looked up at its end. */
+#define LIVE_TOUCHED_MAX 256
+
+struct live {
+	struct node *node;
+	char folder[FOLDER_PATH_MAX + 1];
+	enum half half;
+	struct live *hash_next, *lru_prev, *lru_next; /* guarded by the cache's lock, as are pins, uses, bytes, cached */
+	unsigned pins, uses;
+	size_t bytes;
+	bool cached, detached;
+
+	pthread_mutex_t lock;
+	pthread_cond_t moved;
+	struct fresh fresh;
+	struct snapshot *snapshot; /* NULL: not loaded */
+	struct names names;
+	uint64_t next_cookie;
+	bool scanning;
+	bool need_meanwhile; /* need was set while scanning */
+	size_t ntouched;     /* beyond LIVE_TOUCHED_MAX: too many */
+	struct change *touched;
+	unsigned inflight; /* own changes between pre and patch */
+	bool burst;	   /* own changes share a window that is not closed yet */
+	struct stamp burst_pre;
+	int64_t burst_since_ns; /* CLOCK_MONOTONIC */
+	struct event burst_event;
+	bool stat_valid; /* a reading that stats may share */
+	struct stamp stat;
+	int64_t stat_at_ns; /* CLOCK_MONOTONIC */
+};
+
+struct live_cache {
+	pthread_mutex_t lock;
+	struct live **slots; /* by folder and half */
+	size_t mask, count;
+	struct live *lru_first[2], *lru_last[2]; /* [0]: used once, [1]: more often */
+	size_t bytes[2], limit;
+	uint64_t messages;
+	unsigned scans, scans_max; /* lower listings under way on this host */
+	pthread_cond_t scan_ended;
+};
+
+int live_cache_init(struct live_cache *c, size_t limit, unsigned scans_max);
+void live_cache_release(struct fs *fs);
+
+/* The live folder of a half's node, pinned; made if there is none (in need, nothing loaded). NULL and *error on failure. */
+struct live *live_get(struct fs *fs, struct node *half, int *error);
+/* The same only if there is one; else NULL. */
+struct live *live_peek(struct fs *fs, struct node *half);
+struct live *live_find(struct fs *fs, const char *folder, enum half half);
+void live_put(struct fs *fs, struct live *l);
+/* Folders at or below this path were renamed or removed: they leave the cache (handles keep theirs). */
+void live_detach_below(struct fs *fs, const char *folder);
+/* Calls fn for each live folder, pinned. */
+void live_each(struct fs *fs, void (*fn)(struct fs *fs, struct live *l, void *arg), void *arg);
+
+/*
+ * opendir: loads if needed, asks the server for the stamp as `who`, lists if the check says so (one scan at a time; others wait
+ * for it). dirfd: the half's O_PATH descriptor. Returns 0: what live_snapshot() gives may be served. Or negative errno.
+ */
+int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who);
+/* The listing now, referenced; NULL if none is loaded. */
+struct snapshot *live_snapshot(struct live *l);
+/* Lists and takes the result over, whatever the check says; *repaired: the listing claimed to be right and was not. */
+int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired);
+/*
+ * The mtime to show with a stat of the half (rule 6); *reading is the stamp it goes with. live may be NULL (not in memory).
+ * Returns 0 or negative errno.
+ */
+int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns);
+
+/* ---- for own.c and feed.c, with l->lock held ---- */
+
+/* Applies a plan to the snapshot. Returns true if the listing changed. */
+bool live_apply_plan(struct live *l, const struct plan *plan);
+/* The entries that a change is about, as event_plan() wants them. Returns how many (may exceed max). */
+size_t live_now(struct live *l, const struct change *c, struct listing_entry *now, size_t max);
+/* Remembers a change for the scan that is under way. */
+void live_touch(struct live *l, const struct change *c);
+/* Sets need, also for a scan under way. */
+void live_set_need(struct live *l);
+/* Ends a burst with its post stamp; the event moves to `out` (to be sent; out->nchanges 0: nothing). */
+void live_close_burst(struct fs *fs, struct live *l, const struct stamp *post, struct event *out);
+void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);
+
+#endif

@@ -1,0 +1,672 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Races that this file guards against:
+ * - A lower inode number is used again for another file while the kernel still knows the old one: the birth time (where there is one)
+ *   and the type tell them apart; the old node leaves the table and lives on until the kernel forgets it.
+ * - A directory was renamed or replaced from outside: its descriptor still is the old one; opened again by path it must be the
+ *   same inode, else -ESTALE, and the kernel walks the path again.
+ * - close() has returned, RELEASE has not come: the lower descriptor is open, and an unlink over NFS now would leave a .nfsXXXX name.
+ */
+#include "fs/node.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/mail/listing.h"
+
+#define NODE_SLOTS_MIN 1024
+#define NODE_CLOSE_WAIT_NS (20 * NS_PER_MS)
+
+static size_t hash_inode(dev_t dev, ino_t ino)
+{
+	return (size_t)((ino + dev * 0x9e3779b97f4a7c15ULL) * 0xff51afd7ed558ccdULL >> 17);
+}
+
+static size_t hash_name(const struct node *parent, const char *name)
+{
+	return (size_t)(listing_hash(name, strlen(name), (uint64_t)(uintptr_t)parent));
+}
+
+/* ---- the two tables ---- */
+
+static void table_grow(struct node_table *t)
+{
+	size_t mask = (t->mask + 1) * 2 - 1;
+	struct node **nodes;
+	struct node_name **names;
+
+	if (t->count <= t->mask)
+		return;
+	nodes = calloc(mask + 1, sizeof(struct node *));
+	names = calloc(mask + 1, sizeof(struct node_name *));
+	if (!nodes || !names) { /* longer chains work too */
+		free(nodes);
+		free(names);
+		return;
+	}
+	for (size_t i = 0; i <= t->mask; i++) {
+		while (t->nodes[i]) {
+			struct node *n = t->nodes[i];
+			size_t h = hash_inode(n->dev, n->ino) & mask;
+
+			t->nodes[i] = n->hash_next;
+			n->hash_next = nodes[h];
+			nodes[h] = n;
+		}
+		while (t->names[i]) {
+			struct node_name *nn = t->names[i];
+			size_t h = hash_name(nn->parent, nn->name) & mask;
+
+			t->names[i] = nn->hash_next;
+			nn->hash_next = names[h];
+			names[h] = nn;
+		}
+	}
+	free(t->nodes);
+	free(t->names);
+	t->nodes = nodes;
+	t->names = names;
+	t->mask = mask;
+}
+
+static void unhash(struct node_table *t, struct node *n)
+{
+	struct node **p = &t->nodes[hash_inode(n->dev, n->ino) & t->mask];
+
+	if (!n->hashed)
+		return;
+	while (*p != n)
+		p = &(*p)->hash_next;
+	*p = n->hash_next;
+	n->hashed = false;
+	t->count--;
+}
+
+static void lru_remove(struct node_table *t, struct node *n)
+{
+	struct node_dir *d = n->dir;
+
+	*(d->lru_prev ? &d->lru_prev->dir->lru_next : &t->lru_first) = d->lru_next;
+	*(d->lru_next ? &d->lru_next->dir->lru_prev : &t->lru_last) = d->lru_prev;
+	d->lru_prev = d->lru_next = NULL;
+}
+
+static void lru_append(struct node_table *t, struct node *n)
+{
+	n->dir->lru_prev = t->lru_last;
+	n->dir->lru_next = NULL;
+	*(t->lru_last ? &t->lru_last->dir->lru_next : &t->lru_first) = n;
+	t->lru_last = n;
+}
+
+static void dirfd_drop(struct node_table *t, struct node *n)
+{
+	lru_remove(t, n);
+	close(n->dir->fd);
+	n->dir->fd = -1;
+	t->dirfds--;
+}
+
+static void dirfd_keep(struct node_table *t, struct node *n, int fd)
+{
+	struct node *next;
+
+	if (n->dir->fd >= 0) {
+		close(fd);
+		return;
+	}
+	n->dir->fd = fd;
+	t->dirfds++;
+	lru_append(t, n);
+	for (struct node *old = t->lru_first; old && t->dirfds > t->dirfds_max; old = next) {
+		next = old->dir->lru_next;
+		if (old->dir->users == 0 && old != n && old != t->root)
+			dirfd_drop(t, old);
+	}
+}
+
+static struct node *node_new(dev_t dev, const struct statx *stx)
+{
+	struct node *n = calloc(1, sizeof(*n));
+
+	if (!n)
+		return NULL;
+	n->dev = dev;
+	n->ino = stx->stx_ino;
+	n->type = stx->stx_mode & S_IFMT;
+	if (stx->stx_mask & STATX_BTIME)
+		n->btime_ns = stx->stx_btime.tv_sec * NS_PER_S + stx->stx_btime.tv_nsec;
+	if (S_ISDIR(n->type)) {
+		n->dir = calloc(1, sizeof(*n->dir));
+		if (!n->dir) {
+			free(n);
+			return NULL;
+		}
+		n->dir->fd = -1;
+	}
+	return n;
+}
+
+static void node_put(struct node_table *t, struct node *n);
+
+static void name_free(struct node_table *t, struct node_name *nn)
+{
+	struct node_name **p = &t->names[hash_name(nn->parent, nn->name) & t->mask];
+
+	while (*p != nn)
+		p = &(*p)->hash_next;
+	*p = nn->hash_next;
+	for (p = &nn->node->names; *p != nn;)
+		p = &(*p)->next;
+	*p = nn->next;
+	for (int h = 0; h < HALVES; h++)
+		if (nn->parent->dir->halves[h] == nn->node)
+			nn->parent->dir->halves[h] = NULL;
+	nn->parent->refs--;
+	node_put(t, nn->parent);
+	free(nn);
+}
+
+/* Frees the node if nobody holds it. Called with the lock. */
+static void node_put(struct node_table *t, struct node *n)
+{
+	if (n->lookups || n->refs || n == t->root)
+		return;
+	if (n->dir && n->dir->fd >= 0)
+		dirfd_drop(t, n);
+	n->refs++; /* not again from below */
+	while (n->names)
+		name_free(t, n->names);
+	unhash(t, n);
+	free(n->dir);
+	free(n);
+}
+
+static struct node_name *name_find(struct node_table *t, const struct node *parent, const char *name)
+{
+	struct node_name *nn = t->names[hash_name(parent, name) & t->mask];
+
+	while (nn && (nn->parent != parent || strcmp(nn->name, name) != 0))
+		nn = nn->hash_next;
+	return nn;
+}
+
+/* The name now means this node; what else it meant is over. */
+static int name_set(struct node_table *t, struct node *n, struct node *parent, const char *name)
+{
+	struct node_name *nn = name_find(t, parent, name);
+	size_t h;
+
+	if (nn && nn->node == n)
+		return 0;
+	if (nn) {
+		struct node *other = nn->node;
+
+		other->refs++;
+		name_free(t, nn);
+		other->refs--;
+		node_put(t, other);
+	}
+	nn = malloc(sizeof(*nn) + strlen(name) + 1);
+	if (!nn)
+		return -ENOMEM;
+	nn->node = n;
+	nn->parent = parent;
+	memcpy(nn->name, name, strlen(name) + 1);
+	parent->refs++;
+	nn->next = n->names; /* the newest name first: it is the likeliest to be true */
+	n->names = nn;
+	h = hash_name(parent, name) & t->mask;
+	nn->hash_next = t->names[h];
+	t->names[h] = nn;
+	return 0;
+}
+
+int node_table_init(struct node_table *t, const struct tree *tree, unsigned dirfds_max, struct err *e)
+{
+	struct statx stx;
+	int fd;
+
+	*t = (struct node_table){.tree = tree, .mask = NODE_SLOTS_MIN - 1, .dirfds_max = dirfds_max};
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->released, NULL);
+	if (statx(tree->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &stx) < 0)
+		return err_sys(e, "cannot read %s", tree->path);
+	fd = fcntl(tree->fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return err_sys(e, "cannot hold %s", tree->path);
+	t->nodes = calloc(NODE_SLOTS_MIN, sizeof(struct node *));
+	t->names = calloc(NODE_SLOTS_MIN, sizeof(struct node_name *));
+	t->root = node_new(makedev(stx.stx_dev_major, stx.stx_dev_minor), &stx);
+	if (!t->nodes || !t->names || !t->root) {
+		close(fd);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	t->root->refs = 1;
+	dirfd_keep(t, t->root, fd);
+	return 0;
+}
+
+void node_table_release(struct node_table *t)
+{
+	for (size_t i = 0; t->nodes && i <= t->mask; i++)
+		for (struct node *n = t->nodes[i], *next; n; n = next) {
+			next = n->hash_next;
+			while (n->names) {
+				struct node_name *nn = n->names;
+
+				n->names = nn->next;
+				free(nn);
+			}
+			if (n->dir && n->dir->fd >= 0)
+				close(n->dir->fd);
+			free(n->dir);
+			free(n);
+		}
+	if (t->root) {
+		if (t->root->dir->fd >= 0)
+			close(t->root->dir->fd);
+		free(t->root->dir);
+		free(t->root);
+	}
+	free(t->nodes);
+	free(t->names);
+	pthread_cond_destroy(&t->released);
+	pthread_mutex_destroy(&t->lock);
+}
+
+/* The node in the table that this is, or NULL. One that has the number but is another file leaves the table. */
+static struct node *table_find(struct node_table *t, dev_t dev, const struct statx *stx)
+{
+	int64_t btime = stx->stx_mask & STATX_BTIME ? stx->stx_btime.tv_sec * NS_PER_S + stx->stx_btime.tv_nsec : 0;
+	struct node *n = t->nodes[hash_inode(dev, stx->stx_ino) & t->mask];
+
+	if (dev == t->root->dev && stx->stx_ino == t->root->ino)
+		return t->root;
+	while (n && (n->dev != dev || n->ino != stx->stx_ino))
+		n = n->hash_next;
+	if (n && (n->type != (stx->stx_mode & S_IFMT) || n->btime_ns != btime)) {
+		unhash(t, n);
+		return NULL;
+	}
+	return n;
+}
+
+struct node *node_lookup(struct node_table *t, struct node *parent, const char *name, const struct statx *stx, int dirfd)
+{
+	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+	struct node *n;
+
+	pthread_mutex_lock(&t->lock);
+	n = table_find(t, dev, stx);
+	if (!n) {
+		size_t h = hash_inode(dev, stx->stx_ino) & t->mask;
+
+		n = node_new(dev, stx);
+		if (!n)
+			goto out;
+		n->hash_next = t->nodes[h];
+		t->nodes[h] = n;
+		n->hashed = true;
+		t->count++;
+		table_grow(t);
+	}
+	n->lookups++;
+	if (n != t->root && name_set(t, n, parent, name) < 0) {
+		n->lookups--;
+		node_put(t, n);
+		n = NULL;
+		goto out;
+	}
+	if (dirfd >= 0 && n->dir) {
+		dirfd_keep(t, n, dirfd);
+		dirfd = -1;
+	}
+out:
+	pthread_mutex_unlock(&t->lock);
+	if (dirfd >= 0)
+		close(dirfd);
+	return n;
+}
+
+void node_forget(struct node_table *t, struct node *n, uint64_t lookups)
+{
+	pthread_mutex_lock(&t->lock);
+	n->lookups -= lookups;
+	node_put(t, n);
+	pthread_mutex_unlock(&t->lock);
+}
+
+void node_ref(struct node_table *t, struct node *n)
+{
+	pthread_mutex_lock(&t->lock);
+	n->refs++;
+	pthread_mutex_unlock(&t->lock);
+}
+
+void node_unref(struct node_table *t, struct node *n)
+{
+	pthread_mutex_lock(&t->lock);
+	n->refs--;
+	node_put(t, n);
+	pthread_mutex_unlock(&t->lock);
+}
+
+/* ---- where a node is ---- */
+
+/* Writes the path from its end. Called with the lock. */
+static int path_locked(struct node_table *t, const struct node *n, char *out, size_t size)
+{
+	size_t at = size - 1;
+
+	out[at] = '\0';
+	while (n != t->root) {
+		const struct node_name *nn = n->names;
+		size_t len;
+
+		if (!nn)
+			return -ESTALE;
+		len = strlen(nn->name);
+		if (len + 1 > at)
+			return -ENAMETOOLONG;
+		if (out[at] != '\0')
+			out[--at] = '/';
+		at -= len;
+		memcpy(out + at, nn->name, len);
+		n = nn->parent;
+	}
+	memmove(out, out + at, size - at);
+	return 0;
+}
+
+int node_path(struct node_table *t, struct node *n, char *out, size_t size)
+{
+	int r;
+
+	pthread_mutex_lock(&t->lock);
+	r = path_locked(t, n, out, size);
+	pthread_mutex_unlock(&t->lock);
+	return r;
+}
+
+/* Opens a directory again whose descriptor had to go. Called with users counted, without the lock. */
+static int dir_reopen(struct node_table *t, struct node *dir)
+{
+	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
+	uid_t owner;
+	gid_t group;
+	struct stat st;
+	int fd, r = node_path(t, dir, path, sizeof(path));
+
+	if (r < 0)
+		return r;
+	fd = tree_open_dir(t->tree, path, O_PATH, &owner, &group);
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
+	if (fstat(fd, &st) < 0 || st.st_dev != dir->dev || st.st_ino != dir->ino) {
+		close(fd);
+		return -ESTALE;
+	}
+	pthread_mutex_lock(&t->lock);
+	dirfd_keep(t, dir, fd);
+	pthread_mutex_unlock(&t->lock);
+	return 0;
+}
+
+int node_dir_get(struct node_table *t, struct node *dir)
+{
+	int fd;
+
+	if (!dir->dir)
+		return -ENOTDIR;
+	pthread_mutex_lock(&t->lock);
+	dir->dir->users++;
+	dir->refs++;
+	fd = dir->dir->fd;
+	if (fd >= 0) {
+		lru_remove(t, dir);
+		lru_append(t, dir);
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (fd < 0) {
+		fd = dir_reopen(t, dir);
+		if (fd < 0) {
+			node_dir_put(t, dir);
+			return fd;
+		}
+		pthread_mutex_lock(&t->lock);
+		fd = dir->dir->fd;
+		pthread_mutex_unlock(&t->lock);
+	}
+	return fd;
+}
+
+void node_dir_put(struct node_table *t, struct node *dir)
+{
+	pthread_mutex_lock(&t->lock);
+	dir->dir->users--;
+	dir->refs--;
+	node_put(t, dir);
+	pthread_mutex_unlock(&t->lock);
+}
+
+int node_at(struct node_table *t, struct node *n, struct node_at *at)
+{
+	at->parent = NULL;
+	pthread_mutex_lock(&t->lock);
+	if (n == t->root) {
+		at->parent = n;
+		at->name[0] = '\0';
+	} else if (n->names) {
+		at->parent = n->names->parent;
+		strcpy(at->name, n->names->name);
+	}
+	if (at->parent)
+		at->parent->refs++;
+	pthread_mutex_unlock(&t->lock);
+	if (!at->parent)
+		return -ESTALE;
+	at->dirfd = node_dir_get(t, at->parent);
+	if (at->dirfd < 0) {
+		node_unref(t, at->parent);
+		return at->dirfd;
+	}
+	return 0;
+}
+
+void node_at_end(struct node_table *t, struct node_at *at)
+{
+	node_dir_put(t, at->parent);
+	node_unref(t, at->parent);
+}
+
+void node_name_removed(struct node_table *t, struct node *parent, const char *name)
+{
+	struct node_name *nn;
+
+	pthread_mutex_lock(&t->lock);
+	nn = name_find(t, parent, name);
+	if (nn) {
+		struct node *n = nn->node;
+
+		n->refs++;
+		name_free(t, nn);
+		n->refs--;
+		node_put(t, n);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new, bool exchange)
+{
+	struct node_name *a, *b;
+	struct node *moved = NULL, *other = NULL;
+
+	pthread_mutex_lock(&t->lock);
+	a = name_find(t, from, old);
+	b = name_find(t, to, new);
+	if (a) {
+		moved = a->node;
+		moved->refs++;
+	}
+	if (b) {
+		other = b->node;
+		other->refs++;
+	}
+	/* Two names of one inode: rename(2) does nothing then. */
+	if (moved != other || !moved) {
+		if (a)
+			name_free(t, a);
+		if (moved)
+			name_set(t, moved, to, new);
+		if (exchange && other)
+			name_set(t, other, from, old);
+		/* It may be a half of another Maildir now, or of none: find out again. */
+		if (moved && moved->dir)
+			moved->dir->is_half = false;
+		if (exchange && other && other->dir)
+			other->dir->is_half = false;
+	}
+	if (moved) {
+		moved->refs--;
+		node_put(t, moved);
+	}
+	if (other) {
+		other->refs--;
+		node_put(t, other);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+struct node *node_child(struct node_table *t, struct node *parent, const char *name)
+{
+	struct node_name *nn;
+	struct node *n = NULL;
+
+	pthread_mutex_lock(&t->lock);
+	nn = name_find(t, parent, name);
+	if (nn) {
+		n = nn->node;
+		n->refs++;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
+/* ---- halves ---- */
+
+static void half_established(struct node_table *t, struct node *dir, struct node *maildir, enum half half)
+{
+	pthread_mutex_lock(&t->lock);
+	dir->dir->is_half = true;
+	dir->dir->half = half;
+	maildir->dir->halves[half] = dir;
+	maildir->dir->is_maildir = true;
+	maildir->dir->above_maildir = false;
+	for (struct node *n = maildir; n != t->root && n->names; n = n->names->parent)
+		n->names->parent->dir->above_maildir = !n->names->parent->dir->is_maildir;
+	pthread_mutex_unlock(&t->lock);
+}
+
+bool node_is_half(struct node_table *t, struct node *dir)
+{
+	static const char *const siblings[] = {"new", "cur", "tmp"};
+	struct node_at at;
+	struct stat st;
+	enum half half;
+	bool known, yes = true;
+
+	if (!dir->dir || dir == t->root)
+		return false;
+	pthread_mutex_lock(&t->lock);
+	known = dir->dir->is_half;
+	yes = known || (dir->names && half_parse(dir->names->name, strlen(dir->names->name), &half) == 0);
+	pthread_mutex_unlock(&t->lock);
+	if (known || !yes)
+		return known;
+	if (node_at(t, dir, &at) < 0)
+		return false;
+	yes = half_parse(at.name, strlen(at.name), &half) == 0;
+	for (int i = 0; i < 3 && yes; i++)
+		yes = fstatat(at.dirfd, siblings[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	if (yes)
+		half_established(t, dir, at.parent, half);
+	node_at_end(t, &at);
+	return yes;
+}
+
+/* ---- open files ---- */
+
+void node_opened(struct node_table *t, struct node *n, struct handle *h)
+{
+	pthread_mutex_lock(&t->lock);
+	h->node = n;
+	h->next = n->handles_first;
+	h->prev = &n->handles_first;
+	if (h->next)
+		h->next->prev = &h->next;
+	n->handles_first = h;
+	n->handles++;
+	pthread_mutex_unlock(&t->lock);
+}
+
+void node_flushed(struct node_table *t, struct handle *h)
+{
+	pthread_mutex_lock(&t->lock);
+	if (!h->flushed)
+		h->node->closing++;
+	h->flushed = true;
+	pthread_mutex_unlock(&t->lock);
+}
+
+void node_released(struct node_table *t, struct handle *h)
+{
+	pthread_mutex_lock(&t->lock);
+	*h->prev = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+	h->node->handles--;
+	if (h->flushed)
+		h->node->closing--;
+	pthread_cond_broadcast(&t->released);
+	pthread_mutex_unlock(&t->lock);
+}
+
+int node_any_fd(struct node_table *t, struct node *n)
+{
+	int fd = -ESTALE;
+
+	pthread_mutex_lock(&t->lock);
+	if (n->handles_first) {
+		fd = fcntl(n->handles_first->fd, F_DUPFD_CLOEXEC, 0);
+		if (fd < 0)
+			fd = -errno;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return fd;
+}
+
+void node_await_close(struct node_table *t, struct node *parent, const char *name)
+{
+	struct node *n = node_child(t, parent, name);
+	struct timespec until;
+	int64_t end;
+
+	if (!n)
+		return;
+	end = clock_real_ns() + NODE_CLOSE_WAIT_NS;
+	until = (struct timespec){.tv_sec = end / NS_PER_S, .tv_nsec = end % NS_PER_S};
+	pthread_mutex_lock(&t->lock);
+	while (n->closing > 0 && n->closing == n->handles)
+		if (pthread_cond_timedwait(&t->released, &t->lock, &until) == ETIMEDOUT)
+			break;
+	n->refs--;
+	node_put(t, n);
+	pthread_mutex_unlock(&t->lock);
+}

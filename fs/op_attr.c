@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fs/ops.h"
+#include "fs/own.h"
+#include "lib/base/clock.h"
+
+#define STATFS_KEEP_NS NS_PER_S
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = ops_fs(req);
+	struct node *dir = ops_node(req, parent);
+	struct fuse_entry_param e;
+	int dirfd = node_dir_get(&fs->nodes, dir), r;
+
+	if (dirfd < 0) {
+		fuse_reply_err(req, -dirfd);
+		return;
+	}
+	r = ops_entry(req, dir, dirfd, name, &e);
+	if (r == -ENOENT) {
+		node_name_removed(&fs->nodes, dir, name);
+		own_missing(fs, dir, name);
+	}
+	node_dir_put(&fs->nodes, dir);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else if (fuse_reply_entry(req, &e) == -ENOENT)
+		node_forget(&fs->nodes, ops_node(req, e.ino), 1);
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	if (ino != FUSE_ROOT_ID)
+		node_forget(&ops_fs(req)->nodes, ops_node(req, ino), nlookup);
+	fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		if (forgets[i].ino != FUSE_ROOT_ID)
+			node_forget(&ops_fs(req)->nodes, ops_node(req, forgets[i].ino), forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* The node's attributes now, wherever it can be reached. */
+static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct stat *st, double *timeout_s)
+{
+	struct fs *fs = ops_fs(req);
+	struct node_at at;
+	struct statx stx;
+	int fd, r;
+
+	if (fi && !n->dir) {
+		r = ops_statx(req, ops_handle(fi)->fd, "", &stx);
+		return r < 0 ? r : ops_attr(fs, n, &stx, st, timeout_s);
+	}
+	if (n->dir) {
+		fd = node_dir_get(&fs->nodes, n);
+		if (fd < 0)
+			return fd;
+		r = ops_statx(req, fd, "", &stx);
+		if (r == 0)
+			r = ops_attr(fs, n, &stx, st, timeout_s);
+		node_dir_put(&fs->nodes, n);
+		return r;
+	}
+	r = node_at(&fs->nodes, n, &at);
+	if (r == 0) {
+		r = ops_statx(req, at.dirfd, at.name, &stx);
+		node_at_end(&fs->nodes, &at);
+		if (r == 0 && stx.stx_ino == n->ino)
+			return ops_attr(fs, n, &stx, st, timeout_s);
+	}
+	if (r < 0 && r != -ENOENT && r != -ESTALE)
+		return r;
+	fd = node_any_fd(&fs->nodes, n); /* no name any more: an open file after unlink */
+	if (fd < 0)
+		return fd;
+	r = ops_statx(req, fd, "", &stx);
+	close(fd);
+	return r < 0 ? r : ops_attr(fs, n, &stx, st, timeout_s);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct stat st;
+	double timeout_s;
+	int r = attr_now(req, ops_node(req, ino), fi, &st, &timeout_s);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &st, timeout_s);
+}
+
+static struct timespec time_to_set(const struct timespec *given, int to_set, int set, int now)
+{
+	if (to_set & now)
+		return (struct timespec){.tv_nsec = UTIME_NOW};
+	if (to_set & set)
+		return *given;
+	return (struct timespec){.tv_nsec = UTIME_OMIT};
+}
+
+/* One step of setattr: by /proc, because O_PATH descriptors refuse fchmod(2) and the like. Returns -1 and errno. */
+static int set_mode(int fd, bool is_path, mode_t mode)
+{
+	char path[64];
+
+	if (!is_path)
+		return fchmod(fd, mode);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return chmod(path, mode);
+}
+
+static int set_size(int fd, bool is_path, off_t size)
+{
+	char path[64];
+
+	if (!is_path)
+		return ftruncate(fd, size);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return truncate(path, size);
+}
+
+static int set_times(int fd, bool is_path, const struct timespec times[2])
+{
+	return is_path ? utimensat(fd, "", times, AT_EMPTY_PATH) : futimens(fd, times);
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct node *n = ops_node(req, ino);
+	bool is_path = !fi;
+	int fd = fi ? ops_handle(fi)->fd : ops_open_path(req, n), r = 0;
+	struct stat st;
+	double timeout_s;
+
+	if (fd < 0) {
+		fuse_reply_err(req, -fd);
+		return;
+	}
+	if (to_set & FUSE_SET_ATTR_MODE)
+		CALLER_RUN(req, r, set_mode(fd, is_path, attr->st_mode & 07777));
+	if (r == 0 && to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+		uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
+		gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
+
+		CALLER_RUN(req, r, fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+	}
+	if (r == 0 && to_set & FUSE_SET_ATTR_SIZE)
+		CALLER_RUN(req, r, set_size(fd, is_path, attr->st_size));
+	if (r == 0 && to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME)) {
+		struct timespec times[2] = {
+			time_to_set(&attr->st_atim, to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW),
+			time_to_set(&attr->st_mtim, to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW)};
+
+		CALLER_RUN(req, r, set_times(fd, is_path, times));
+	}
+	r = r < 0 ? -errno : attr_now(req, n, fi, &st, &timeout_s);
+	if (is_path)
+		close(fd);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &st, timeout_s);
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	char target[PATH_MAX + 1];
+	int fd = ops_open_path(req, ops_node(req, ino));
+	ssize_t r;
+
+	if (fd < 0) {
+		fuse_reply_err(req, -fd);
+		return;
+	}
+	CALLER_RUN(req, r, readlinkat(fd, "", target, sizeof(target) - 1));
+	if (r < 0)
+		fuse_reply_err(req, errno);
+	else {
+		target[r] = '\0';
+		fuse_reply_readlink(req, target);
+	}
+	close(fd);
+}
+
+void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	int fd = ops_open_path(req, ops_node(req, ino)), r;
+
+	if (fd < 0) {
+		fuse_reply_err(req, -fd);
+		return;
+	}
+	CALLER_RUN(req, r, (int)syscall(SYS_faccessat2, fd, "", mask, AT_EACCESS | AT_EMPTY_PATH));
+	fuse_reply_err(req, r < 0 ? errno : 0);
+	close(fd);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct statvfs kept;
+	static dev_t kept_dev;
+	static int64_t kept_at_ns;
+	struct node *n = ops_node(req, ino);
+	struct statvfs sv;
+	bool have;
+	int fd, r = 0;
+
+	pthread_mutex_lock(&lock);
+	have = kept_at_ns && kept_dev == n->dev && clock_mono_ns() - kept_at_ns < STATFS_KEEP_NS;
+	sv = kept;
+	pthread_mutex_unlock(&lock);
+	if (!have) {
+		fd = ops_open_path(req, n);
+		r = fd < 0 ? fd : fstatvfs(fd, &sv) < 0 ? -errno : 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	if (!have) {
+		pthread_mutex_lock(&lock);
+		kept = sv;
+		kept_dev = n->dev;
+		kept_at_ns = clock_mono_ns();
+		pthread_mutex_unlock(&lock);
+	}
+	fuse_reply_statfs(req, &sv);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "fs/ops.h"
+#include "fs/own.h"
+#include "lib/base/clock.h"
+
+/* What open(2) may pass down: unaligned buffers forbid O_DIRECT, names are not followed or made here. */
+#define OPEN_DROPS (O_DIRECT | O_CREAT | O_EXCL | O_NOCTTY)
+
+int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct fuse_file_info *fi)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+	struct stat st;
+
+	if (!h || fstat(fd, &st) < 0) {
+		close(fd);
+		free(h);
+		return -ENOMEM;
+	}
+	h->fd = fd;
+	/*
+	 * A message never changes, so the pages of an earlier open are good; all other files keep close-to-open. The same inode
+	 * with other contents (its number was used again) is not the same message.
+	 */
+	pthread_mutex_lock(&fs->nodes.lock);
+	fi->keep_cache = message && n->shown_size == st.st_size &&
+			 n->shown_mtime_ns == st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
+	n->shown_size = st.st_size;
+	n->shown_mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
+	pthread_mutex_unlock(&fs->nodes.lock);
+	node_opened(&fs->nodes, n, h);
+	fi->fh = (uint64_t)(uintptr_t)h;
+	return 0;
+}
+
+void op_file_closed(struct fs *fs, struct handle *h)
+{
+	close(h->fd);
+	node_released(&fs->nodes, h);
+	free(h);
+}
+
+/* A file without a name is opened again through a descriptor that is still there. */
+static int open_nameless(fuse_req_t req, struct node *n, int flags)
+{
+	int other = node_any_fd(&ops_fs(req)->nodes, n), fd;
+	char path[64];
+
+	if (other < 0)
+		return other;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", other);
+	CALLER_RUN(req, fd, open(path, (flags & ~OPEN_DROPS) | O_CLOEXEC));
+	fd = fd < 0 ? -errno : fd;
+	close(other);
+	return fd;
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = ops_fs(req);
+	struct node *n = ops_node(req, ino);
+	struct node_at at;
+	bool message = false;
+	int fd, r = node_at(&fs->nodes, n, &at);
+
+	if (r == 0) {
+		message = at.parent->dir->is_half;
+		CALLER_RUN(req, fd, openat(at.dirfd, at.name, (fi->flags & ~OPEN_DROPS) | O_NOFOLLOW | O_CLOEXEC));
+		r = fd < 0 ? -errno : ops_same(fd, n);
+		if (r == -ENOENT)
+			own_missing(fs, at.parent, at.name);
+		if (r == -ESTALE)
+			close(fd);
+		node_at_end(&fs->nodes, &at);
+	}
+	if (r == -ESTALE || r == -ENOENT) {
+		fd = open_nameless(req, n, fi->flags);
+		/* -ESTALE makes the kernel walk the path again, once. */
+		r = fd < 0 ? -ESTALE : 0;
+	}
+	if (r == 0)
+		r = op_file_opened(fs, n, fd, message, fi);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else if (fuse_reply_open(req, fi) == -ENOENT)
+		op_file_closed(fs, ops_handle(fi));
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	char *data = malloc(size);
+	ssize_t n;
+
+	(void)ino;
+	if (!data) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	do {
+		n = pread(ops_handle(fi)->fd, data, size, off);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_buf(req, data, (size_t)n);
+	free(data);
+}
+
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off, struct fuse_file_info *fi)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(bufv));
+	ssize_t n;
+
+	(void)ino;
+	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	out.buf[0].fd = ops_handle(fi)->fd;
+	out.buf[0].pos = off;
+	n = fuse_buf_copy(&out, bufv, FUSE_BUF_NO_SPLICE);
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = ops_fs(req);
+	struct node *n = ops_node(req, ino);
+	struct handle *h = ops_handle(fi);
+	int fd, r = 0;
+
+	locks_flush(&fs->locks, n->dev, n->ino, fi->lock_owner);
+	/* close(2) of a duplicate reports what the filesystem could not write (NFS, quotas). */
+	fd = (fi->flags & O_ACCMODE) == O_RDONLY ? -1 : fcntl(h->fd, F_DUPFD_CLOEXEC, 0);
+	if (fd >= 0 && close(fd) < 0)
+		r = errno;
+	node_flushed(&fs->nodes, h);
+	fuse_reply_err(req, r);
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	op_file_closed(ops_fs(req), ops_handle(fi));
+	fuse_reply_err(req, 0);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	int fd = ops_handle(fi)->fd;
+
+	(void)ino;
+	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) < 0 ? errno : 0);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	(void)ino;
+	fuse_reply_err(req, fallocate(ops_handle(fi)->fd, mode, off, len) < 0 ? errno : 0);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	off_t r = lseek(ops_handle(fi)->fd, off, whence);
+
+	(void)ino;
+	if (r < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_lseek(req, r);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out,
+			off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	ssize_t n = copy_file_range(ops_handle(fi_in)->fd, &off_in, ops_handle(fi_out)->fd, &off_out, len, (unsigned)flags);
+
+	(void)ino_in;
+	(void)ino_out;
+	if (n < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_write(req, (size_t)n);
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Locks. A lock that is free is answered at once. One that somebody else holds is asked for again and again by one thread of its own,
+ * with growing pauses, so that a waiting lock takes no worker and blocks nobody, and can be interrupted.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <time.h>
+
+#include "fs/ops.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+
+#define WAIT_MIN_NS (1 * NS_PER_MS)
+#define WAIT_MAX_NS (50 * NS_PER_MS)
+
+/* A lock asked for; fcntl's where flock_op is 0. */
+struct lock_request {
+	struct lock_request *next;
+	fuse_req_t req;
+	struct node *node;
+	int fd;
+	uint64_t owner;
+	struct flock lock;
+	int flock_op;
+	int64_t pause_ns, at_ns;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct lock_request *first;
+	bool running;
+} waiters = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+/* Returns 0 or negative errno; -EAGAIN: held by somebody else. */
+static int attempt(const struct lock_request *r)
+{
+	if (!r->flock_op)
+		return locks_set(&ops_fs(r->req)->locks, r->fd, r->node->dev, r->node->ino, r->owner, &r->lock);
+	return flock(r->fd, r->flock_op | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : 0;
+}
+
+/* One round over those whose time has come. Returns when to come again. Called with the lock. */
+static int64_t round_of_attempts(void)
+{
+	int64_t now = clock_mono_ns(), next = now + WAIT_MAX_NS;
+
+	for (struct lock_request **p = &waiters.first, *r; (r = *p);) {
+		int result = -EAGAIN;
+
+		if (fuse_req_interrupted(r->req))
+			result = -EINTR;
+		else if (r->at_ns <= now)
+			result = attempt(r);
+		if (result != -EAGAIN) {
+			*p = r->next;
+			fuse_reply_err(r->req, -result);
+			free(r);
+			continue;
+		}
+		if (r->at_ns <= now) {
+			r->pause_ns = r->pause_ns * 2 > WAIT_MAX_NS ? WAIT_MAX_NS : r->pause_ns * 2;
+			r->at_ns = now + r->pause_ns;
+		}
+		if (r->at_ns < next)
+			next = r->at_ns;
+		p = &r->next;
+	}
+	return next;
+}
+
+static void *waiters_main(void *arg)
+{
+	struct timespec until;
+
+	(void)arg;
+	pthread_mutex_lock(&waiters.lock);
+	for (;;) {
+		int64_t next;
+
+		while (!waiters.first)
+			pthread_cond_wait(&waiters.wake, &waiters.lock);
+		next = round_of_attempts() - clock_mono_ns() + clock_real_ns();
+		until = (struct timespec){next / NS_PER_S, next % NS_PER_S};
+		pthread_cond_timedwait(&waiters.wake, &waiters.lock, &until);
+	}
+	return NULL;
+}
+
+/* Answers now, or when the lock is had. */
+static void request_lock(const struct lock_request *wanted, bool wait)
+{
+	struct lock_request *r;
+	pthread_t thread;
+	int result = attempt(wanted);
+
+	if (result != -EAGAIN || !wait) {
+		fuse_reply_err(wanted->req, -result);
+		return;
+	}
+	r = malloc(sizeof(*r));
+	if (!r) {
+		fuse_reply_err(wanted->req, ENOLCK);
+		return;
+	}
+	*r = *wanted;
+	r->pause_ns = WAIT_MIN_NS;
+	r->at_ns = clock_mono_ns() + r->pause_ns;
+	pthread_mutex_lock(&waiters.lock);
+	if (!waiters.running) {
+		waiters.running = pthread_create(&thread, NULL, waiters_main, NULL) == 0;
+		if (waiters.running)
+			pthread_detach(thread);
+	}
+	if (waiters.running) {
+		r->next = waiters.first;
+		waiters.first = r;
+		pthread_cond_signal(&waiters.wake);
+		r = NULL;
+	}
+	pthread_mutex_unlock(&waiters.lock);
+	if (r) {
+		fuse_reply_err(r->req, ENOLCK);
+		free(r);
+	}
+}
+
+void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+{
+	struct node *n = ops_node(req, ino);
+	int r = locks_get(&ops_fs(req)->locks, ops_handle(fi)->fd, n->dev, n->ino, fi->lock_owner, lock);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_lock(req, lock);
+}
+
+void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep)
+{
+	struct lock_request r = {.req = req,
+				 .node = ops_node(req, ino),
+				 .fd = ops_handle(fi)->fd,
+				 .owner = fi->lock_owner,
+				 .lock = *lock};
+
+	request_lock(&r, sleep);
+}
+
+void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
+{
+	struct lock_request r = {
+		.req = req, .node = ops_node(req, ino), .fd = ops_handle(fi)->fd, .flock_op = op & ~LOCK_NB};
+
+	request_lock(&r, !(op & LOCK_NB));
+}

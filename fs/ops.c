@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+
+/* Directories above a Maildir hardly ever change; NFS clients keep such for as long (acdirmax). */
+#define TIMEOUT_ABOVE_S 30.0
+/* A message's attributes: fresh with each lookup of its name, which is never older than `revalidate`. */
+#define TIMEOUT_MESSAGE_S 60.0
+#define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
+
+int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
+{
+	int flags = AT_SYMLINK_NOFOLLOW | (name[0] ? 0 : AT_EMPTY_PATH), r;
+
+	CALLER_RUN(req, r, statx(dirfd, name, flags, STATX_WANTED, stx));
+	return r < 0 ? -errno : 0;
+}
+
+static struct timespec timespec_of(struct statx_timestamp t)
+{
+	return (struct timespec){.tv_sec = t.tv_sec, .tv_nsec = t.tv_nsec};
+}
+
+static void stat_of(const struct statx *stx, struct stat *st)
+{
+	*st = (struct stat){
+		.st_dev = makedev(stx->stx_dev_major, stx->stx_dev_minor),
+		.st_ino = stx->stx_ino,
+		.st_mode = stx->stx_mode,
+		.st_nlink = stx->stx_nlink,
+		.st_uid = stx->stx_uid,
+		.st_gid = stx->stx_gid,
+		.st_rdev = makedev(stx->stx_rdev_major, stx->stx_rdev_minor),
+		.st_size = (off_t)stx->stx_size,
+		.st_blksize = stx->stx_blksize,
+		.st_blocks = (blkcnt_t)stx->stx_blocks,
+		.st_atim = timespec_of(stx->stx_atime),
+		.st_mtim = timespec_of(stx->stx_mtime),
+		.st_ctim = timespec_of(stx->stx_ctime),
+	};
+}
+
+/* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
+static int half_mtime(struct fs *fs, struct node *n, struct stat *st)
+{
+	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
+	struct stamp s;
+	int64_t mtime;
+	int fd, r;
+
+	if (node_path(&fs->nodes, n, path, sizeof(path)) < 0 || serve_of(&fs->serve, path) != SERVE_INDEX)
+		return 0;
+	fd = node_dir_get(&fs->nodes, n);
+	if (fd < 0)
+		return fd;
+	r = live_mtime(fs, n, fd, &s, &mtime);
+	if (r == -ESTALE) /* removed, but somebody stands in it: its own times are as good as any */
+		r = 0;
+	else if (r == 0) {
+		st->st_mtim = (struct timespec){.tv_sec = mtime / NS_PER_S, .tv_nsec = mtime % NS_PER_S};
+		st->st_ctim = (struct timespec){.tv_sec = s.ctime_ns / NS_PER_S, .tv_nsec = s.ctime_ns % NS_PER_S};
+	}
+	node_dir_put(&fs->nodes, n);
+	return r;
+}
+
+static bool parent_is_half(struct fs *fs, struct node *n)
+{
+	bool yes;
+
+	pthread_mutex_lock(&fs->nodes.lock);
+	yes = n->names && n->names->parent->dir->is_half;
+	pthread_mutex_unlock(&fs->nodes.lock);
+	return yes;
+}
+
+int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s)
+{
+	stat_of(stx, st);
+	*timeout_s = 0;
+	if (n->dir && node_is_half(&fs->nodes, n))
+		return half_mtime(fs, n, st);
+	if (n->dir ? n->dir->above_maildir : S_ISREG(n->type) && parent_is_half(fs, n))
+		*timeout_s = n->dir ? TIMEOUT_ABOVE_S : TIMEOUT_MESSAGE_S;
+	return 0;
+}
+
+static double entry_timeout(struct fs *fs, struct node *n, bool message)
+{
+	if (n->dir && n->dir->above_maildir)
+		return TIMEOUT_ABOVE_S;
+	/* uidlists and the like are replaced by rename on other hosts: each open must see the newest. */
+	return n->dir || message ? (double)fs->conf->revalidate_ns / NS_PER_S : 0;
+}
+
+int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e)
+{
+	struct fs *fs = ops_fs(req);
+	struct statx stx;
+	struct node *n;
+	int fd = -1, r = ops_statx(req, dirfd, name, &stx);
+
+	if (r < 0)
+		return r;
+	if (S_ISDIR(stx.stx_mode)) {
+		struct stat st;
+
+		CALLER_RUN(req, fd, openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+		if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_ino != stx.stx_ino)) {
+			close(fd);
+			return -ESTALE;
+		}
+	}
+	*e = (struct fuse_entry_param){0};
+	n = node_lookup(&fs->nodes, parent, name, &stx, fd);
+	if (!n)
+		return -ENOMEM;
+	e->ino = n == fs->nodes.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
+	r = ops_attr(fs, n, &stx, &e->attr, &e->attr_timeout);
+	if (r < 0) {
+		node_forget(&fs->nodes, n, 1);
+		return r;
+	}
+	e->entry_timeout = entry_timeout(fs, n, e->attr_timeout >= TIMEOUT_MESSAGE_S);
+	return 0;
+}
+
+void ops_reply_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name)
+{
+	struct fs *fs = ops_fs(req);
+	struct fuse_entry_param e;
+	int r = ops_entry(req, parent, dirfd, name, &e);
+
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else if (fuse_reply_entry(req, &e) == -ENOENT) /* interrupted: the kernel holds no reference */
+		node_forget(&fs->nodes, e.ino == FUSE_ROOT_ID ? fs->nodes.root : (struct node *)(uintptr_t)e.ino, 1);
+}
+
+int ops_same(int fd, const struct node *n)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_dev == n->dev && st.st_ino == n->ino ? 0 : -ESTALE;
+}
+
+int ops_open_path(fuse_req_t req, struct node *n)
+{
+	struct fs *fs = ops_fs(req);
+	struct node_at at;
+	int fd, r = node_at(&fs->nodes, n, &at);
+
+	if (r < 0)
+		return node_any_fd(&fs->nodes, n);
+	if (at.name[0])
+		CALLER_RUN(req, fd, openat(at.dirfd, at.name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	else
+		fd = fcntl(at.dirfd, F_DUPFD_CLOEXEC, 0);
+	r = fd < 0 ? -errno : ops_same(fd, n);
+	node_at_end(&fs->nodes, &at);
+	if (r < 0 && fd >= 0)
+		close(fd);
+	/* Unlinked or replaced from outside: who has it open still reaches it. */
+	if (r == -ENOENT || r == -ESTALE) {
+		fd = node_any_fd(&fs->nodes, n);
+		r = fd;
+	}
+	return r < 0 ? r : fd;
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fs *fs = userdata;
+
+	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO); /* dearer, and nobody stats in a scan */
+	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV; /* the kernel asks for it by setattr, as the caller */
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	conn->max_background = fs->conf->threads;
+	conn->congestion_threshold = fs->conf->threads * 3 / 4;
+	if (fs->ready)
+		fs->ready(fs);
+}
+
+const struct fuse_lowlevel_ops ops_table = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.access = op_access,
+	.statfs = op_statfs,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.symlink = op_symlink,
+	.unlink = op_unlink,
+	.rmdir = op_rmdir,
+	.rename = op_rename,
+	.link = op_link,
+	.create = op_create,
+	.open = op_open,
+	.read = op_read,
+	.write_buf = op_write_buf,
+	.flush = op_flush,
+	.release = op_release,
+	.fsync = op_fsync,
+	.fallocate = op_fallocate,
+	.lseek = op_lseek,
+	.copy_file_range = op_copy_file_range,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.releasedir = op_releasedir,
+	.fsyncdir = op_fsyncdir,
+	.setxattr = op_setxattr,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
+	.removexattr = op_removexattr,
+	.getlk = op_getlk,
+	.setlk = op_setlk,
+	.flock = op_flock,
+};

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Races that this file guards against:
+ * - An opendir between the lower call and the patch: it waits (inflight), so that neither the new nor the old state is missed.
+ * - A failed call that did happen (NFS sends a call again after a lost reply, and the server answers ENOENT or EEXIST to the
+ *   second): whatever the error says, a listing that disagrees with it is listed again.
+ * - A foreign event applied between `pre` and the patch: the change starts before what the listing has seen, so it raises nothing.
+ */
+#include "fs/own.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "lib/base/clock.h"
+
+#define BURST_NS (50 * NS_PER_MS)
+#define BURST_BUSY_NS (5 * NS_PER_MS)
+
+/* Starts a burst, with one GETATTR, where a window is worth it. Called with the lock, which is dropped for the call. */
+static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *ended)
+{
+	struct fresh_context ctx;
+	struct stamp pre;
+	bool idle = l->inflight == 1; /* only us */
+	uint64_t gen;
+	int r;
+
+	live_context(fs, l, &ctx);
+	if (l->scanning || !fresh_wants_window(&l->fresh, &ctx))
+		return;
+	if (l->burst && clock_mono_ns() - l->burst_since_ns < BURST_NS &&
+	    l->burst_event.nchanges + 2 <= EVENT_CHANGES_MAX)
+		return;
+	if (!idle)
+		return;
+	gen = l->fresh.gen;
+	pthread_mutex_unlock(&l->lock);
+	counter_add(COUNT_LOWER_GETATTRS, 1);
+	r = stamp_read(dirfd, &pre, NULL);
+	pthread_mutex_lock(&l->lock);
+	if (r < 0 || l->inflight > 1 || l->fresh.gen != gen || l->scanning) {
+		if (l->burst) /* its end was not seen */
+			live_set_need(l);
+		return;
+	}
+	/* One reading ends the burst before and begins the next. */
+	if (l->burst)
+		live_close_burst(fs, l, &pre, ended);
+	if (!fresh_wants_window(&l->fresh, &ctx) || !stamp_eq(&pre, &l->fresh.known))
+		return; /* somebody changed the folder: to be listed anyway */
+	l->burst = true;
+	l->burst_pre = pre;
+	l->burst_since_ns = clock_mono_ns();
+	counter_add(COUNT_OWN_WINDOWS, 1);
+	if (after_add(fs, AFTER_BURST, l, BURST_NS, NULL) < 0)
+		l->burst = false;
+}
+
+void own_begin(struct fs *fs, struct node *dir, int dirfd, struct own *own)
+{
+	struct event ended = {0};
+
+	*own = (struct own){.dir = dir, .is_half = node_is_half(&fs->nodes, dir)};
+	if (!own->is_half)
+		return;
+	own->live = live_peek(fs, dir);
+	if (!own->live)
+		return;
+	pthread_mutex_lock(&own->live->lock);
+	own->live->inflight++;
+	burst_begin(fs, own->live, dirfd, &ended);
+	pthread_mutex_unlock(&own->live->lock);
+	if (ended.nchanges)
+		feed_send(fs, &ended);
+}
+
+/* The listing says something else than the change expects: do what the change says, and list before serving. */
+static void patch_literally(struct live *l, const struct change *c)
+{
+	struct plan plan = {0};
+
+	if (c->kind != CHANGE_ADD)
+		plan.remove[plan.nremove++] =
+			(struct listing_entry){.len = c->kind == CHANGE_RENAME ? c->old_len : c->len,
+					       .name = c->kind == CHANGE_RENAME ? c->old : c->name};
+	if (c->kind != CHANGE_REMOVE)
+		plan.put[plan.nput++] = (struct listing_entry){
+			.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
+	live_apply_plan(l, &plan);
+	live_set_need(l);
+}
+
+/* Called with the lock. Returns true if the change goes into the open burst. */
+static bool patch(struct fs *fs, struct live *l, const struct change *c)
+{
+	struct listing_entry now[PLAN_MAX];
+	struct fresh_context ctx;
+	struct fresh_event hint = {.windowed = false};
+	struct plan plan;
+	size_t n = live_now(l, c, now, PLAN_MAX);
+	bool changed = true;
+
+	if (c->kind == CHANGE_NEED) {
+		live_set_need(l);
+		return false;
+	}
+	switch (event_plan(c, true, now, n, &plan)) {
+	case PLAN_SAME:
+		changed = false;
+		break;
+	case PLAN_CHANGE:
+		changed = live_apply_plan(l, &plan);
+		break;
+	case PLAN_LOOKUP:
+	case PLAN_UNCLEAR:
+		patch_literally(l, c);
+		break;
+	}
+	l->stat_valid = false;
+	live_touch(l, c);
+	if (l->burst && l->burst_pre.ctime_ns >= l->fresh.seen_ns && event_add(&l->burst_event, c) == 0) {
+		l->fresh.gen++;
+		return true;
+	}
+	live_context(fs, l, &ctx);
+	fresh_applied(&l->fresh, &hint, &ctx, changed);
+	if (l->scanning && changed)
+		l->need_meanwhile = true;
+	return false;
+}
+
+/* Errors after which the directory is surely as it was. */
+static bool surely_nothing(int error)
+{
+	static const int errors[] = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, EXDEV, EINVAL, ENOTEMPTY,
+				     EMLINK, EISDIR, ENOTDIR, EBUSY,  EOPNOTSUPP, ELOOP};
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+		if (-error == errors[i])
+			return true;
+	return false;
+}
+
+static bool is_listed(struct live *l, const char *name, size_t len)
+{
+	struct snapshot_entry found[PLAN_MAX];
+	size_t n;
+
+	if (!l->snapshot || names_build(&l->names, l->snapshot) < 0)
+		return false;
+	n = names_find(&l->names, l->snapshot, name, len, found, PLAN_MAX);
+	for (size_t i = 0; i < n && i < PLAN_MAX; i++)
+		if (found[i].entry.len == len && memcmp(found[i].entry.name, name, len) == 0)
+			return true;
+	return n > PLAN_MAX;
+}
+
+/* Called with the lock. Does a refusal fit what is listed? */
+static bool refusal_fits(struct live *l, int error, const struct change *c)
+{
+	const char *gone = c->kind == CHANGE_RENAME ? c->old : c->name;
+	size_t gone_len = c->kind == CHANGE_RENAME ? c->old_len : c->len;
+
+	if (surely_nothing(error))
+		return true;
+	if (error == -EEXIST)
+		return is_listed(l, c->name, c->len);
+	if (error == -ENOENT && c->kind != CHANGE_ADD)
+		return !is_listed(l, gone, gone_len);
+	return false;
+}
+
+void own_end(struct fs *fs, struct own *own, int result, const struct change *changes, size_t nchanges)
+{
+	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2], *slash;
+	struct live *l = own->live;
+	bool in_burst = false, doubtful = false;
+
+	if (!own->is_half)
+		return;
+	if (l) {
+		pthread_mutex_lock(&l->lock);
+		for (size_t i = 0; i < nchanges; i++) {
+			if (result == 0)
+				in_burst = patch(fs, l, &changes[i]);
+			else if (!refusal_fits(l, result, &changes[i]))
+				doubtful = true;
+		}
+		if (doubtful)
+			live_set_need(l);
+		l->inflight--;
+		pthread_cond_broadcast(&l->moved);
+		pthread_mutex_unlock(&l->lock);
+	}
+	if (result == 0)
+		counter_add(COUNT_OWN_CHANGES, nchanges);
+	if (result == 0 && !in_burst && atomic_load(&fs->feed.connected)) {
+		if (l) {
+			strcpy(path, l->folder);
+		} else if (node_path(&fs->nodes, own->dir, path, sizeof(path)) == 0) {
+			slash = strrchr(path, '/');
+			*(slash ? slash : path) = '\0';
+		} else {
+			return;
+		}
+		for (size_t i = 0; i < nchanges; i++)
+			feed_send_change(fs, path, own->dir->dir->half, &changes[i]);
+	}
+	if (l)
+		live_put(fs, l);
+}
+
+void own_missing(struct fs *fs, struct node *dir, const char *name)
+{
+	struct change need;
+	struct live *l = live_peek(fs, dir);
+	bool listed = false;
+
+	if (!l)
+		return;
+	pthread_mutex_lock(&l->lock);
+	/* While one of our own changes is under way the name may be gone for a good reason. */
+	if (!l->inflight && !l->fresh.need && is_listed(l, name, strlen(name))) {
+		listed = true;
+		live_set_need(l);
+	}
+	pthread_mutex_unlock(&l->lock);
+	if (listed) {
+		change_make(&need, CHANGE_NEED, NULL, "", 0, 0);
+		feed_send_change(fs, l->folder, l->half, &need);
+	}
+	live_put(fs, l);
+}
+
+void own_burst_ends(struct fs *fs, struct live *l)
+{
+	struct event ended = {0};
+	struct stamp post;
+	uint64_t gen;
+	int fd, r;
+	bool again = false;
+
+	fd = node_dir_get(&fs->nodes, l->node);
+	pthread_mutex_lock(&l->lock);
+	if (l->burst) {
+		gen = l->fresh.gen;
+		pthread_mutex_unlock(&l->lock);
+		if (fd >= 0)
+			counter_add(COUNT_LOWER_GETATTRS, 1);
+		r = fd < 0 ? fd : stamp_read(fd, &post, NULL);
+		pthread_mutex_lock(&l->lock);
+		again = l->burst && (l->inflight || l->fresh.gen != gen);
+		if (l->burst && r < 0) {
+			live_set_need(l);
+			l->burst = again = false;
+			event_move(&ended, &l->burst_event);
+			event_init(&l->burst_event, l->folder, l->half);
+		} else if (l->burst && !again) {
+			live_close_burst(fs, l, &post, &ended);
+		}
+	}
+	pthread_mutex_unlock(&l->lock);
+	if (fd >= 0)
+		node_dir_put(&fs->nodes, l->node);
+	if (ended.nchanges)
+		feed_send(fs, &ended);
+	if (again && after_add(fs, AFTER_BURST, l, BURST_BUSY_NS, NULL) < 0) {
+		pthread_mutex_lock(&l->lock);
+		live_set_need(l);
+		l->burst = false;
+		pthread_mutex_unlock(&l->lock);
+	}
+}
