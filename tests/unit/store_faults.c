@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 
 #include "tests/unit/store_help.h"
 
@@ -50,29 +51,55 @@ static void give_to_nobody(const struct help *h)
 static void test_deleted_under_the_writer(void **state)
 {
 	struct help *h = *state;
-	struct store_writer *old = help_writer(h), *w;
+	struct store_writer *w = help_writer(h);
+
+	assert_int_equal(unlink(h->path), 0);
+	REFUSED(h, -ESTALE, "deleted or replaced", store_writer_begin(w, &h->err));
+	store_writer_close(w);
+}
+
+/*
+ * Another process still holds the deleted index, so that its -wal and -shm stay locked beside the new one, full of
+ * pages that must not come up there.
+ */
+static void test_deleted_and_still_held(void **state)
+{
+	struct help *h = *state;
+	struct store_writer *w;
 	struct listing l;
 	struct store_row row;
+	int fds[2], status;
+	char word;
+	pid_t pid;
 
+	assert_int_equal(pipe(fds), 0);
+	pid = fork();
+	assert_true(pid >= 0);
 	listing_init(&l);
 	help_fill(&l, "old", 500);
-	help_store(h, old, "a", &l);
-	/* Its -wal and -shm stay behind, full of pages that must not come up in the new file. */
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		help_store(h, help_writer(h), "a", &l);
+		_exit(write(fds[1], "w", 1) == 1 && pause());
+	}
+	assert_int_equal(read(fds[0], &word, 1), 1);
 	assert_int_equal(unlink(h->path), 0);
-	REFUSED(h, -ESTALE, "deleted or replaced", store_writer_begin(old, &h->err));
 	w = help_writer(h);
 	assert_int_equal(OK(h, store_writer_row(w, "a", HALF_CUR, false, &row, &h->err)), 0);
 	listing_reset(&l);
 	help_fill(&l, "new", 40);
 	help_store(h, w, "b", &l);
-	store_writer_close(old);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
 	help_store(h, w, "c", &l);
-	help_load(h, "b", &row, &l);
-	assert_int_equal(l.count, 40);
-	help_load(h, "c", &row, &l);
-	assert_int_equal(l.count, 40);
-	listing_release(&l);
 	store_writer_close(w);
+	for (const char *folder = "b"; folder; folder = *folder == 'b' ? "c" : NULL) {
+		help_load(h, folder, &row, &l);
+		assert_int_equal(l.count, 40);
+	}
+	listing_release(&l);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 /* Refused for want of permission, with the path in the text: 1 the writer was not, 2 the reader was not. */
@@ -384,6 +411,7 @@ static void kill_a_writer(struct help *h, bool inside, unsigned words)
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(fds[0]);
 		write_until_killed(h, fds[1], inside);
 	}
@@ -447,6 +475,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_deleted_under_the_writer),
+		TEST(test_deleted_and_still_held),
 		TEST(test_file_of_another_user),
 		TEST(test_read_only_folder),
 		TEST(test_new_file_in_read_only_folder),
