@@ -17,8 +17,10 @@ int names_entry(const struct db *db, sqlite3_stmt *s, struct listing_entry *entr
 	const char *name = sqlite3_column_blob(s, 0);
 	int len = sqlite3_column_bytes(s, 0);
 
-	if (!name || len < 1 || len > NAME_LEN_MAX)
-		return db_damaged(db, e, "a name of %d bytes", len);
+	if (!name || len < 1 || len > NAME_LEN_MAX) {
+		db_damaged(db, e, "a name of %d bytes", len);
+		return -EUCLEAN;
+	}
 	entry->name = name;
 	entry->len = (uint8_t)len;
 	entry->ino = (uint64_t)sqlite3_column_int64(s, 1);

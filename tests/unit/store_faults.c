@@ -41,7 +41,7 @@ static void as_child(struct help *h, int (*fn)(struct help *h))
 
 static void give_to_nobody(const struct help *h)
 {
-	if (chown(h->path, NOBODY, NOBODY) < 0) {
+	if (geteuid() != 0 || chown(h->path, NOBODY, NOBODY) < 0) {
 		print_message("skipped: this needs root\n");
 		skip();
 	}
