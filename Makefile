@@ -36,7 +36,7 @@ BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 obj = $(patsubst %.c,$(B)/%.o,$(1))
 SOURCES := $(LIB_SRC) $(foreach p,$(PROGRAMS),$($(p)_SRC))
 # Unit tests may use what is not main() of any program.
-UNIT_OBJ := $(call obj,$(LIB_SRC) $(filter-out indexer/main.c,$(maildexd_SRC)) $(filter-out fs/main.c,$(maildexfs_SRC)))
+UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 
 .PHONY: all help deps check check-unit check-mount check-sanitized check-tsan lint bench demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
