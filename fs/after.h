@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * After the reply: what a change or an event still has to do, off the caller's path (the kernel holds one mount-wide lock over
- * every rename between directories, so whatever is slow before that reply slows every user).
+ * After the reply: what a change or an event still has to do, off the caller's path (the kernel holds one mount-wide
+ * lock over every rename between directories, so whatever is slow before that reply slows every user).
  *
  * Flow: after_start(); after_add() from anywhere; the jobs run on threads of their own, each no earlier than its time.
- * Shapes: a job pins its live folder. At most AFTER_JOBS_MAX wait; beyond that after_add() refuses and the caller sets need instead.
- * Threads: any. Errors: -EAGAIN when full.
+ * Shapes: a job pins its live folder. At most AFTER_JOBS_MAX wait; beyond that after_add() refuses and the caller sets
+ * need instead. Threads: any. Errors: -EAGAIN when full.
  */
 #ifndef MAILDEX_FS_AFTER_H
 #define MAILDEX_FS_AFTER_H

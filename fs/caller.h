@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Calls by name in the caller's name (law 6): fsuid, fsgid, and, only where the call is refused with EACCES or EPERM, once more
- * with the caller's supplementary groups (read from /proc, which costs more than most calls).
+ * Calls by name in the caller's name (law 6): fsuid, fsgid, and, only where the call is refused with EACCES or EPERM,
+ * once more with the caller's supplementary groups (read from /proc, which costs more than most calls).
  *
  * Flow: CALLER_RUN(req, result, expression) with an expression that gives -1 and errno on failure.
  * Threads: one thread's credentials only; restored at the end, errno kept.

@@ -15,8 +15,8 @@ static void difference(const struct live *l, const char *what, const struct list
 }
 
 /* The entry of this very name, or NULL. */
-static const struct listing_entry *find_name(const struct names *names, const struct snapshot *s, const struct listing_entry *e,
-					     struct snapshot_entry found[PLAN_MAX])
+static const struct listing_entry *find_name(const struct names *names, const struct snapshot *s,
+					     const struct listing_entry *e, struct snapshot_entry found[PLAN_MAX])
 {
 	size_t n = names_find(names, s, e->name, e->len, found, PLAN_MAX);
 
@@ -27,8 +27,8 @@ static const struct listing_entry *find_name(const struct names *names, const st
 }
 
 /* Reports what s has and other has not; with inodes too if asked. */
-static void report(const struct live *l, const struct snapshot *s, const struct snapshot *other, const char *only, bool inodes,
-		   unsigned *n)
+static void report(const struct live *l, const struct snapshot *s, const struct snapshot *other, const char *only,
+		   bool inodes, unsigned *n)
 {
 	struct snapshot_entry found[PLAN_MAX], e;
 	struct snapshot_walk w;

@@ -35,7 +35,8 @@ static void print_status(struct fs *fs, struct buf *b)
 	buf_printf(b, "maildexfs.version %s\n", MAILDEX_VERSION);
 	buf_printf(b, "maildexfs.pid %d\n", (int)getpid());
 	buf_printf(b, "maildexfs.uptime_s %lld\n", (long long)((clock_mono_ns() - fs->started_ns) / NS_PER_S));
-	buf_printf(b, "maildexfs.state %s\n", guard_check(fs) < 0 ? "tree: root is not the tree that was mounted" : "ok");
+	buf_printf(b, "maildexfs.state %s\n",
+		   guard_check(fs) < 0 ? "tree: root is not the tree that was mounted" : "ok");
 	buf_printf(b, "maildexfs.mount %s\n", fs->mountpoint);
 	buf_printf(b, "maildexfs.root %s\n", fs->conf->root);
 	buf_printf(b, "maildexfs.maildexd %s\n", atomic_load(&fs->feed.connected) ? "connected" : "away");

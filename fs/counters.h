@@ -9,11 +9,11 @@
 #include "lib/base/buf.h"
 
 enum counter {
-	COUNT_OPENDIRS,	     /* opendir of a new/ or cur/ */
-	COUNT_SERVED,	     /* of these, answered without a lower listing */
-	COUNT_ENTRIES,	     /* directory entries of new/ and cur/ given to callers */
-	COUNT_LOADS,	     /* live folders loaded from the index */
-	COUNT_SCANS,	     /* scans of a half (each one or more lower listings) */
+	COUNT_OPENDIRS,       /* opendir of a new/ or cur/ */
+	COUNT_SERVED,         /* of these, answered without a lower listing */
+	COUNT_ENTRIES,        /* directory entries of new/ and cur/ given to callers */
+	COUNT_LOADS,          /* live folders loaded from the index */
+	COUNT_SCANS,          /* scans of a half (each one or more lower listings) */
 	COUNT_LOWER_LISTINGS, /* lower listings of new/ and cur/ */
 	COUNT_LOWER_GETATTRS, /* forced GETATTRs of new/ and cur/ */
 	COUNT_LOWER_LOOKUPS,

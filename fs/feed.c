@@ -24,7 +24,8 @@
 
 static void event_to_fresh(const struct event *ev, struct fresh_event *fe)
 {
-	*fe = (struct fresh_event){.windowed = ev->windowed, .window = ev->window, .entries_delta = event_entries_delta(ev)};
+	*fe = (struct fresh_event){
+		.windowed = ev->windowed, .window = ev->window, .entries_delta = event_entries_delta(ev)};
 }
 
 /* Called with the lock. Returns false if the disk has to be asked. */
@@ -275,7 +276,8 @@ static int send_item(struct fs *fs, int fd, struct feed_item *item)
 	return r;
 }
 
-/* Sends what waits. *held keeps the item that did not fit. Returns 0, -EAGAIN, or the error that ends the connection. */
+/* Sends what waits. *held keeps the item that did not fit. Returns 0, -EAGAIN, or the error that ends the connection.
+ */
 static int drain(struct fs *fs, int fd, struct feed_item **held)
 {
 	int r;
@@ -384,7 +386,8 @@ static void converse(struct fs *fs, int fd, char *data)
 	int r = 0;
 
 	while (!stopping(f) && r == 0) {
-		struct pollfd p[2] = {{.fd = fd, .events = POLLIN | (held ? POLLOUT : 0)}, {.fd = f->wake[0], .events = POLLIN}};
+		struct pollfd p[2] = {{.fd = fd, .events = POLLIN | (held ? POLLOUT : 0)},
+				      {.fd = f->wake[0], .events = POLLIN}};
 
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			break;
@@ -442,7 +445,8 @@ static void *feed_main(void *arg)
 			said = false;
 			pause_ms = RETRY_MIN_MS;
 			if (!stopping(f))
-				log_warn("maildexd at %s is gone: changed folders are listed from the lower tree until it is back",
+				log_warn("maildexd at %s is gone: changed folders are listed from the lower tree until "
+					 "it is back",
 					 fs->conf->socket);
 			said = true;
 		} else if (!said) {

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Live folders: per half (new/ or cur/) the entries in memory, ready to be sent, with a struct fresh of their own. Loaded from the index,
- * patched by the mount's own changes and by maildexd's feed, replaced by scans, evicted by least use.
+ * Live folders: per half (new/ or cur/) the entries in memory, ready to be sent, with a struct fresh of their own.
+ * Loaded from the index, patched by the mount's own changes and by maildexd's feed, replaced by scans, evicted by least
+ * use.
  *
  * Flow: live_get() pins one; live_open() at opendir brings it to a state that may be served (load, check, scan);
  * live_snapshot() at a handle's first READDIR; live_put(). Own changes: own.h. Events from elsewhere: feed.c.
- * Shapes: at most cache_bytes of snapshots that nobody pins; a folder used once counts among at most an eighth of that, so that a
- * backup that walks the mount evicts nobody.
- * Ownership: counted; a live folder holds a reference on its node. Whoever has pinned one keeps it and its snapshot.
- * Threads: `lock` guards all fields behind it and is never held across I/O; `scanning` and `inflight` say what is under way, `moved` tells when
- * they change.
- * Errors: negative errno of the lower call that failed.
+ * Shapes: at most cache_bytes of snapshots that nobody pins; a folder used once counts among at most an eighth of that,
+ * so that a backup that walks the mount evicts nobody. Ownership: counted; a live folder holds a reference on its node.
+ * Whoever has pinned one keeps it and its snapshot. Threads: `lock` guards all fields behind it and is never held
+ * across I/O; `scanning` and `inflight` say what is under way, `moved` tells when they change. Errors: negative errno
+ * of the lower call that failed.
  */
 #ifndef MAILDEX_FS_LIVE_H
 #define MAILDEX_FS_LIVE_H
@@ -33,7 +33,8 @@ struct live {
 	struct node *node;
 	char folder[FOLDER_PATH_MAX + 1];
 	enum half half;
-	struct live *hash_next, *lru_prev, *lru_next; /* guarded by the cache's lock, as are pins, uses, bytes, cached */
+	struct live *hash_next, *lru_prev,
+		*lru_next; /* guarded by the cache's lock, as are pins, uses, bytes, cached */
 	unsigned pins, uses;
 	size_t bytes;
 	bool cached, detached;
@@ -49,7 +50,7 @@ struct live {
 	size_t ntouched;     /* beyond LIVE_TOUCHED_MAX: too many */
 	struct change *touched;
 	unsigned inflight; /* own changes between pre and patch */
-	bool burst;	   /* own changes share a window that is not closed yet */
+	bool burst;        /* own changes share a window that is not closed yet */
 	struct stamp burst_pre;
 	int64_t burst_since_ns; /* CLOCK_MONOTONIC */
 	struct event burst_event;
@@ -72,7 +73,8 @@ struct live_cache {
 int live_cache_init(struct live_cache *c, size_t limit, unsigned scans_max);
 void live_cache_release(struct fs *fs);
 
-/* The live folder of a half's node, pinned; made if there is none (in need, nothing loaded). NULL and *error on failure. */
+/* The live folder of a half's node, pinned; made if there is none (in need, nothing loaded). NULL and *error on
+ * failure. */
 struct live *live_get(struct fs *fs, struct node *half, int *error);
 /* The same only if there is one; else NULL. */
 struct live *live_peek(struct fs *fs, struct node *half);
@@ -84,8 +86,9 @@ void live_detach_below(struct fs *fs, const char *folder);
 void live_each(struct fs *fs, void (*fn)(struct fs *fs, struct live *l, void *arg), void *arg);
 
 /*
- * opendir: loads if needed, asks the server for the stamp as `who`, lists if the check says so (one scan at a time; others wait
- * for it). dirfd: the half's O_PATH descriptor. Returns 0: what live_snapshot() gives may be served. Or negative errno.
+ * opendir: loads if needed, asks the server for the stamp as `who`, lists if the check says so (one scan at a time;
+ * others wait for it). dirfd: the half's O_PATH descriptor. Returns 0: what live_snapshot() gives may be served. Or
+ * negative errno.
  */
 int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who);
 /* The listing now, referenced; NULL if none is loaded. */
@@ -93,8 +96,8 @@ struct snapshot *live_snapshot(struct live *l);
 /* Lists and takes the result over, whatever the check says; *repaired: the listing claimed to be right and was not. */
 int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired);
 /*
- * The mtime to show with a stat of the half (rule 6); *reading is the stamp it goes with. live may be NULL (not in memory).
- * Returns 0 or negative errno.
+ * The mtime to show with a stat of the half (rule 6); *reading is the stamp it goes with. live may be NULL (not in
+ * memory). Returns 0 or negative errno.
  */
 int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns);
 

@@ -3,10 +3,12 @@
  * Bringing a live folder to a state that may be served: load, check, scan; and the mtime that goes with it.
  *
  * Races that this file guards against:
- * - An own change is between the lower call and its patch: the stamp would show it, the listing not. The check waits for it (inflight).
- * - Own changes or events arrive while the directory is read: the pass may or may not have seen them. They are remembered (touched), looked
- *   up at the end and win; what comes even later is applied on top and leaves need behind.
- * - Many sessions want the same folder at once: one scans, all others wait for it (scanning); on the host at most `scans` at a time.
+ * - An own change is between the lower call and its patch: the stamp would show it, the listing not. The check waits
+ * for it (inflight).
+ * - Own changes or events arrive while the directory is read: the pass may or may not have seen them. They are
+ * remembered (touched), looked up at the end and win; what comes even later is applied on top and leaves need behind.
+ * - Many sessions want the same folder at once: one scans, all others wait for it (scanning); on the host at most
+ * `scans` at a time.
  * - A reader of an older handle: it keeps its snapshot.
  */
 #include <errno.h>
@@ -132,7 +134,8 @@ static int add_if_there(int dirfd, struct listing *out, const char *name, size_t
 }
 
 /* Messages that were touched while l was read are looked up by all names that they have or had, and win. */
-static int touched_resolve(int dirfd, struct listing *l, const struct listing *before, const struct change *touched, size_t n)
+static int touched_resolve(int dirfd, struct listing *l, const struct listing *before, const struct change *touched,
+			   size_t n)
 {
 	const struct listing *sources[] = {l, before};
 	struct listing out, found;

@@ -39,7 +39,8 @@ static struct lock_holder *find(struct locks *l, dev_t dev, ino_t ino, uint64_t 
 	return h;
 }
 
-/* A lower descriptor of its own: opened anew through /proc, so that it is another open file description of the same file. */
+/* A lower descriptor of its own: opened anew through /proc, so that it is another open file description of the same
+ * file. */
 static int reopen(int handle_fd)
 {
 	int flags = fcntl(handle_fd, F_GETFL), mode = flags & O_ACCMODE, fd;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fcntl locks, forwarded to the lower file as open-file-description locks on one lower descriptor per (inode, lock owner): one per
- * handle would let a process block itself, the process's own would make all callers one (law 6).
+ * fcntl locks, forwarded to the lower file as open-file-description locks on one lower descriptor per (inode, lock
+ * owner): one per handle would let a process block itself, the process's own would make all callers one (law 6).
  *
- * Flow: locks_get()/locks_set() per request; locks_flush() when an owner closes a handle of the inode (POSIX drops its locks then).
- * Shapes: owner is the kernel's lock_owner. Descriptors are opened read-write if the handle allows.
+ * Flow: locks_get()/locks_set() per request; locks_flush() when an owner closes a handle of the inode (POSIX drops its
+ * locks then). Shapes: owner is the kernel's lock_owner. Descriptors are opened read-write if the handle allows.
  * Ownership: descriptors are the table's. Threads: any; nothing here waits.
  * Errors: negative errno of fcntl(2): -EAGAIN where somebody else holds it.
  */

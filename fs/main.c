@@ -83,7 +83,8 @@ static int check_index(const struct fs *fs, struct err *e)
 	if (rc < 0 && rc != -ENOENT)
 		log_warn("%s; folders are listed from the lower tree until it is mended", e->text);
 	else if (rc < 0)
-		log_warn("no index at %s yet: folders are listed from the lower tree, and indexed by maildexd", fs->conf->index);
+		log_warn("no index at %s yet: folders are listed from the lower tree, and indexed by maildexd",
+			 fs->conf->index);
 	return 0;
 }
 
@@ -108,7 +109,8 @@ static int open_session(struct fs *fs, struct err *e)
 	if (fuse_set_signal_handlers(fs->session) < 0)
 		return err_set(e, -EINVAL, "cannot set signal handlers");
 	if (fuse_session_mount(fs->session, fs->mountpoint) < 0)
-		return err_set(e, -EIO, "mount %s: cannot be mounted (is /dev/fuse there, and are you root?)", fs->mountpoint);
+		return err_set(e, -EIO, "mount %s: cannot be mounted (is /dev/fuse there, and are you root?)",
+			       fs->mountpoint);
 	return 0;
 }
 

@@ -36,7 +36,8 @@ static int is_empty(const char *path, struct err *e)
 	closedir(d);
 	return n == 0 ? 0
 		      : err_set(e, -ENOTEMPTY,
-				"mount %s: is not empty; after an unmount its content would be taken for the mail store. "
+				"mount %s: is not empty; after an unmount its content would be taken for the mail "
+				"store. "
 				"Name an empty directory, or the same path as root",
 				path);
 }
@@ -50,13 +51,15 @@ static int check_separate(const struct conf *conf, int *code, struct err *e)
 
 	*code = PROG_USE;
 	if (is_at_or_below(path, conf->root))
-		return err_set(e, -EINVAL, "mount %s: lies below root %s; name a directory outside of it, or root itself",
-			       path, conf->root);
+		return err_set(e, -EINVAL,
+			       "mount %s: lies below root %s; name a directory outside of it, or root itself", path,
+			       conf->root);
 	if (is_at_or_below(conf->root, path))
 		return err_set(e, -EINVAL, "mount %s: would hide root %s, which lies below it", path, conf->root);
 	if (lstat(path, &st) < 0) {
 		if (errno == ENOTCONN)
-			return err_set(e, -ENOTCONN, "mount %s: a crashed maildexfs is still mounted there; run 'umount -l %s' first",
+			return err_set(e, -ENOTCONN,
+				       "mount %s: a crashed maildexfs is still mounted there; run 'umount -l %s' first",
 				       path, path);
 		*code = PROG_REACH;
 		return err_sys(e, "mount %s: make this directory (owned by root, mode 0755, empty) first", path);
@@ -67,7 +70,8 @@ static int check_separate(const struct conf *conf, int *code, struct err *e)
 		return err_set(e, -EBUSY, "mount %s: maildexfs is mounted there already; unmount it first", path);
 	if (st.st_uid != 0 || st.st_mode & 022)
 		return err_set(e, -EPERM,
-			       "mount %s: mail users could write to it while nothing is mounted (owner %u, mode %04o), and mail "
+			       "mount %s: mail users could write to it while nothing is mounted (owner %u, mode %04o), "
+			       "and mail "
 			       "would be lost there; run 'chown root %s; chmod 0755 %s'",
 			       path, st.st_uid, st.st_mode & 07777, path, path);
 	return is_empty(path, e);
@@ -106,7 +110,8 @@ static int check_root(const struct conf *conf, int *code, struct err *e)
 
 	*code = PROG_REACH;
 	if (stat(conf->root, &st) < 0 && errno == ENOTCONN)
-		return err_set(e, -ENOTCONN, "root %s: a crashed maildexfs is still mounted there; run 'umount -l %s' first",
+		return err_set(e, -ENOTCONN,
+			       "root %s: a crashed maildexfs is still mounted there; run 'umount -l %s' first",
 			       conf->root, conf->root);
 	r = tree_open(&tree, conf->root, e);
 	if (r == -ENOTDIR)
@@ -160,7 +165,8 @@ static bool has_option(const char *options, const char *word)
 	size_t len = strlen(word);
 
 	for (const char *p = strstr(options, word); p; p = strstr(p + 1, word))
-		if ((p == options || p[-1] == ',' || p[-1] == ' ') && (p[len] == ',' || p[len] == '\0' || p[len] == '\n'))
+		if ((p == options || p[-1] == ',' || p[-1] == ' ') &&
+		    (p[len] == ',' || p[len] == '\0' || p[len] == '\n'))
 			return true;
 	return false;
 }
@@ -186,13 +192,15 @@ int mount_check_options(const struct tree *tree, int *code, struct err *e)
 		if (has_option(m->options, "softreval")) {
 			*code = PROG_USE;
 			r = err_set(e, -EINVAL,
-				    "root %s is mounted with softreval: the kernel then answers from an old cache when the server "
+				    "root %s is mounted with softreval: the kernel then answers from an old cache when "
+				    "the server "
 				    "is slow, and listings would be wrong; mount it without",
 				    tree->path);
 		}
 		for (size_t i = 0; r == 0 && i < sizeof(warned) / sizeof(warned[0]); i++)
 			if (has_option(m->options, warned[i].option))
-				log_warn("root %s is mounted with %s: %s", tree->path, warned[i].option, warned[i].what);
+				log_warn("root %s is mounted with %s: %s", tree->path, warned[i].option,
+					 warned[i].what);
 	}
 	mounts_release(&all);
 	return r;

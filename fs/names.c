@@ -45,8 +45,8 @@ int names_build(struct names *n, const struct snapshot *s)
 	return 0;
 }
 
-size_t names_find(const struct names *n, const struct snapshot *s, const char *name, size_t len, struct snapshot_entry *out,
-		  size_t max)
+size_t names_find(const struct names *n, const struct snapshot *s, const char *name, size_t len,
+		  struct snapshot_entry *out, size_t max)
 {
 	uint64_t hash = name_base_hash(name, len);
 	size_t found = 0;

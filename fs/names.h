@@ -22,8 +22,8 @@ void names_release(struct names *n);
 /* Builds it from a snapshot unless it is built. Returns 0 or -ENOMEM. */
 int names_build(struct names *n, const struct snapshot *s);
 /* The entries of the same base name, at most max. Returns how many there are (may exceed max). */
-size_t names_find(const struct names *n, const struct snapshot *s, const char *name, size_t len, struct snapshot_entry *out,
-		  size_t max);
+size_t names_find(const struct names *n, const struct snapshot *s, const char *name, size_t len,
+		  struct snapshot_entry *out, size_t max);
 /* Follows a patch; released (to be built anew) when memory or room runs out. */
 void names_added(struct names *n, const char *name, size_t len, uint64_t cookie);
 void names_removed(struct names *n, const char *name, size_t len, uint64_t cookie);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Races that this file guards against:
- * - A lower inode number is used again for another file while the kernel still knows the old one: the birth time (where there is one)
- *   and the type tell them apart; the old node leaves the table and lives on until the kernel forgets it.
- * - A directory was renamed or replaced from outside: its descriptor still is the old one; opened again by path it must be the
- *   same inode, else -ESTALE, and the kernel walks the path again.
- * - close() has returned, RELEASE has not come: the lower descriptor is open, and an unlink over NFS now would leave a .nfsXXXX name.
+ * - A lower inode number is used again for another file while the kernel still knows the old one: the birth time (where
+ * there is one) and the type tell them apart; the old node leaves the table and lives on until the kernel forgets it.
+ * - A directory was renamed or replaced from outside: its descriptor still is the old one; opened again by path it must
+ * be the same inode, else -ESTALE, and the kernel walks the path again.
+ * - close() has returned, RELEASE has not come: the lower descriptor is open, and an unlink over NFS now would leave a
+ * .nfsXXXX name.
  */
 #include "fs/node.h"
 
@@ -298,7 +299,8 @@ static struct node *table_find(struct node_table *t, dev_t dev, const struct sta
 	return n;
 }
 
-struct node *node_lookup(struct node_table *t, struct node *parent, const char *name, const struct statx *stx, int dirfd)
+struct node *node_lookup(struct node_table *t, struct node *parent, const char *name, const struct statx *stx,
+			 int dirfd)
 {
 	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
 	struct node *n;
@@ -503,7 +505,8 @@ void node_name_removed(struct node_table *t, struct node *parent, const char *na
 	pthread_mutex_unlock(&t->lock);
 }
 
-void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new, bool exchange)
+void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new,
+		  bool exchange)
 {
 	struct node_name *a, *b;
 	struct node *moved = NULL, *other = NULL;

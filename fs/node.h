@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nodes: what the kernel knows of the lower tree. One node is one lower inode (device, inode number, birth time where there is one, type), reached
- * by the (parent, name) pairs under which it was looked up.
+ * Nodes: what the kernel knows of the lower tree. One node is one lower inode (device, inode number, birth time where
+ * there is one, type), reached by the (parent, name) pairs under which it was looked up.
  *
- * Flow: node_lookup() when the kernel asks for a name or a call made one; node_forget() when it forgets; node_at() to reach the lower file: a
- * held descriptor of the parent directory and the name. Names follow our own renames and unlinks.
- * Shapes: no descriptor is held for a file that nobody has open (an O_PATH descriptor keeps the NFS dentry busy and turns each unlink
- * into a rename to .nfsXXXX). Directories hold an O_PATH descriptor, at most node_table.dirfds_max of them; others are opened again on use.
- * Ownership: nodes belong to the table; the kernel's lookups and children count as references. `root` lives as long as the table.
- * Threads: any; one lock in the table, never held across I/O.
- * Errors: negative errno; -ESTALE when the name on disk is another file now (the kernel then looks the path up again).
+ * Flow: node_lookup() when the kernel asks for a name or a call made one; node_forget() when it forgets; node_at() to
+ * reach the lower file: a held descriptor of the parent directory and the name. Names follow our own renames and
+ * unlinks. Shapes: no descriptor is held for a file that nobody has open (an O_PATH descriptor keeps the NFS dentry
+ * busy and turns each unlink into a rename to .nfsXXXX). Directories hold an O_PATH descriptor, at most
+ * node_table.dirfds_max of them; others are opened again on use. Ownership: nodes belong to the table; the kernel's
+ * lookups and children count as references. `root` lives as long as the table. Threads: any; one lock in the table,
+ * never held across I/O. Errors: negative errno; -ESTALE when the name on disk is another file now (the kernel then
+ * looks the path up again).
  */
 #ifndef MAILDEX_FS_NODE_H
 #define MAILDEX_FS_NODE_H
@@ -29,7 +30,7 @@ struct node;
 struct node_name {
 	struct node *node;
 	struct node *parent;
-	struct node_name *next;	     /* of the same node */
+	struct node_name *next;      /* of the same node */
 	struct node_name *hash_next; /* in the table by (parent, name) */
 	char name[];
 };
@@ -39,12 +40,12 @@ struct node_dir {
 	int fd; /* O_PATH, or -1 */
 	unsigned users;
 	struct node *lru_prev, *lru_next; /* among those with a descriptor; the least used first */
-	bool is_half;			  /* new/ or cur/ of a Maildir, established */
+	bool is_half;                     /* new/ or cur/ of a Maildir, established */
 	enum half half;
-	bool is_maildir;	     /* a child is_half */
-	bool above_maildir;	     /* a Maildir is somewhere below, and this is none */
+	bool is_maildir;             /* a child is_half */
+	bool above_maildir;          /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
-	struct live *live;	     /* not counted; guarded by the lives' lock */
+	struct live *live;           /* not counted; guarded by the lives' lock */
 };
 
 struct node {
@@ -52,17 +53,17 @@ struct node {
 	dev_t dev;
 	ino_t ino;
 	int64_t btime_ns; /* 0 where the filesystem has none */
-	mode_t type;	  /* S_IFMT bits */
+	mode_t type;      /* S_IFMT bits */
 	uint64_t lookups; /* the kernel's references */
-	unsigned refs;	  /* ours: names of children, live folders, calls under way */
+	unsigned refs;    /* ours: names of children, live folders, calls under way */
 	bool hashed;
 	struct node_name *names;
 	struct node_dir *dir; /* NULL unless a directory */
 
 	/* files */
 	struct handle *handles_first;
-	unsigned handles; /* open lower descriptors */
-	unsigned closing; /* of these, FLUSHed: a RELEASE is under way */
+	unsigned handles;                   /* open lower descriptors */
+	unsigned closing;                   /* of these, FLUSHed: a RELEASE is under way */
 	int64_t shown_mtime_ns, shown_size; /* at the last open: may the page cache stay? */
 };
 
@@ -79,9 +80,9 @@ struct node_table {
 	pthread_cond_t released; /* a handle was released */
 	const struct tree *tree;
 	struct node *root;
-	struct node **nodes;	  /* by device and inode */
+	struct node **nodes;      /* by device and inode */
 	struct node_name **names; /* by parent and name */
-	size_t mask, count;	  /* both tables have mask + 1 slots */
+	size_t mask, count;       /* both tables have mask + 1 slots */
 	struct node *lru_first, *lru_last;
 	unsigned dirfds, dirfds_max;
 };
@@ -90,10 +91,11 @@ int node_table_init(struct node_table *t, const struct tree *tree, unsigned dirf
 void node_table_release(struct node_table *t);
 
 /*
- * The node for name in parent, whose attributes are stx (statx(2), no symbolic link followed): counted as one lookup of the kernel.
- * dirfd: an O_PATH descriptor of a directory to keep (taken over), or -1. Returns NULL when out of memory.
+ * The node for name in parent, whose attributes are stx (statx(2), no symbolic link followed): counted as one lookup of
+ * the kernel. dirfd: an O_PATH descriptor of a directory to keep (taken over), or -1. Returns NULL when out of memory.
  */
-struct node *node_lookup(struct node_table *t, struct node *parent, const char *name, const struct statx *stx, int dirfd);
+struct node *node_lookup(struct node_table *t, struct node *parent, const char *name, const struct statx *stx,
+			 int dirfd);
 void node_forget(struct node_table *t, struct node *n, uint64_t lookups);
 void node_ref(struct node_table *t, struct node *n);
 void node_unref(struct node_table *t, struct node *n);
@@ -117,7 +119,8 @@ int node_path(struct node_table *t, struct node *n, char *out, size_t size);
 
 /* Our own changes of names, after they succeeded below. */
 void node_name_removed(struct node_table *t, struct node *parent, const char *name);
-void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new, bool exchange);
+void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new,
+		  bool exchange);
 /* The child known under this name, or NULL; referenced (node_unref()). */
 struct node *node_child(struct node_table *t, struct node *parent, const char *name);
 

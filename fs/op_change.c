@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What changes a directory. Each goes: wait for closes under way, own_begin(), the lower call as the caller, own_end() (patch), names,
- * reply. See own.c for the races.
+ * What changes a directory. Each goes: wait for closes under way, own_begin(), the lower call as the caller, own_end()
+ * (patch), names, reply. See own.c for the races.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -159,8 +159,10 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 		CALLER_RUN(req, r, unlinkat(in.dirfd, newname, 0));
 		r = -ESTALE;
 	}
-	/* Two names of one message in one half: the patch takes a new name for a change of the old one, so list instead. */
-	twin = made == 0 && (r < 0 || (at.parent == in.dir && name_same_base(at.name, strlen(at.name), newname, strlen(newname))));
+	/* Two names of one message in one half: the patch takes a new name for a change of the old one, so list
+	 * instead. */
+	twin = made == 0 &&
+	       (r < 0 || (at.parent == in.dir && name_same_base(at.name, strlen(at.name), newname, strlen(newname))));
 	if (twin)
 		change_make(&c, CHANGE_NEED, NULL, "", 0, 0);
 	else
@@ -194,7 +196,8 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	in_end(&in);
 }
 
-/* Are .nfsXXXX names all that is left? Then closes are under way, and a moment later the directory is empty. Returns 1, 0 or -1. */
+/* Are .nfsXXXX names all that is left? Then closes are under way, and a moment later the directory is empty. Returns 1,
+ * 0 or -1. */
 static int only_nfs_names(int dirfd, const char *name)
 {
 	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Listings. A half of a Maildir is answered from its live folder, any other directory from the lower tree, entry by entry with the
- * lower tree's own cookies.
+ * Listings. A half of a Maildir is answered from its live folder, any other directory from the lower tree, entry by
+ * entry with the lower tree's own cookies.
  *
  * Races that this file guards against:
- * - fstat of a directory carries no handle: a stat between opendir and READDIR may show a newer mtime than the listing at opendir. So a handle
- *   fixes its listing at its first READDIR, and pins the live folder from opendir on (C14).
- * - The kernel resumes with a cookie on a handle that never read before: cookies are the live folder's, not the handle's.
+ * - fstat of a directory carries no handle: a stat between opendir and READDIR may show a newer mtime than the listing
+ * at opendir. So a handle fixes its listing at its first READDIR, and pins the live folder from opendir on (C14).
+ * - The kernel resumes with a cookie on a handle that never read before: cookies are the live folder's, not the
+ * handle's.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -24,10 +25,10 @@
 #define GATHER_MAX 64
 
 struct dir_handle {
-	struct live *live;	   /* NULL: listed from the lower tree */
+	struct live *live;         /* NULL: listed from the lower tree */
 	struct snapshot *snapshot; /* from the first READDIR on */
-	int fd;			   /* the lower directory, open for reading; -1 with a live folder */
-	off_t at;		   /* where fd stands; -1: not known */
+	int fd;                    /* the lower directory, open for reading; -1 with a live folder */
+	off_t at;                  /* where fd stands; -1: not known */
 	pthread_mutex_t lock;
 };
 
@@ -179,8 +180,8 @@ struct lower_entry {
 };
 
 /*
- * Turns lower entries into the kernel's. *next: the lower cookie behind the last one that fitted; *all: that was the last. Returns bytes
- * written.
+ * Turns lower entries into the kernel's. *next: the lower cookie behind the last one that fitted; *all: that was the
+ * last. Returns bytes written.
  */
 static size_t convert(const char *in, size_t len, char *out, size_t size, off_t *next, bool *all)
 {

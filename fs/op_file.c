@@ -25,8 +25,8 @@ int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct f
 	}
 	h->fd = fd;
 	/*
-	 * A message never changes, so the pages of an earlier open are good; all other files keep close-to-open. The same inode
-	 * with other contents (its number was used again) is not the same message.
+	 * A message never changes, so the pages of an earlier open are good; all other files keep close-to-open. The
+	 * same inode with other contents (its number was used again) is not the same message.
 	 */
 	pthread_mutex_lock(&fs->nodes.lock);
 	fi->keep_cache = message && n->shown_size == st.st_size &&
@@ -176,10 +176,11 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 		fuse_reply_lseek(req, r);
 }
 
-void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out,
-			off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
-	ssize_t n = copy_file_range(ops_handle(fi_in)->fd, &off_in, ops_handle(fi_out)->fd, &off_out, len, (unsigned)flags);
+	ssize_t n =
+		copy_file_range(ops_handle(fi_in)->fd, &off_in, ops_handle(fi_out)->fd, &off_out, len, (unsigned)flags);
 
 	(void)ino_in;
 	(void)ino_out;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Locks. A lock that is free is answered at once. One that somebody else holds is asked for again and again by one thread of its own,
- * with growing pauses, so that a waiting lock takes no worker and blocks nobody, and can be interrupted.
+ * Locks. A lock that is free is answered at once. One that somebody else holds is asked for again and again by one
+ * thread of its own, with growing pauses, so that a waiting lock takes no worker and blocks nobody, and can be
+ * interrupted.
  */
 #include <errno.h>
 #include <stdlib.h>

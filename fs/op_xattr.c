@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes, by the magic link of an O_PATH descriptor: there are no calls that take such descriptors themselves.
- * A symbolic link's own attributes cannot be reached that way (ENOTSUP, as on most filesystems).
+ * Extended attributes, by the magic link of an O_PATH descriptor: there are no calls that take such descriptors
+ * themselves. A symbolic link's own attributes cannot be reached that way (ENOTSUP, as on most filesystems).
  */
 #include <errno.h>
 #include <stdio.h>

@@ -181,7 +181,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct fs *fs = userdata;
 
-	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO); /* dearer, and nobody stats in a scan */
+	conn->want &=
+		~(unsigned)(FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO); /* dearer, and nobody stats in a scan */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV; /* the kernel asks for it by setattr, as the caller */
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	conn->max_background = fs->conf->threads;

@@ -2,9 +2,9 @@
 /*
  * The filesystem's operations, as libfuse's low-level API wants them (fuse_lowlevel.h tells what each must answer).
  *
- * Flow: op_attr.c (names and attributes), op_change.c (what changes a directory), op_file.c (open files), op_dir.c (listings),
- * op_xattr.c, op_lock.c; ops.c has the table and the words that they share.
- * Threads: libfuse's workers. Errors: positive errno in the replies.
+ * Flow: op_attr.c (names and attributes), op_change.c (what changes a directory), op_file.c (open files), op_dir.c
+ * (listings), op_xattr.c, op_lock.c; ops.c has the table and the words that they share. Threads: libfuse's workers.
+ * Errors: positive errno in the replies.
  */
 #ifndef MAILDEX_FS_OPS_H
 #define MAILDEX_FS_OPS_H
@@ -27,14 +27,16 @@ static inline struct node *ops_node(fuse_req_t req, fuse_ino_t ino)
 
 /* statx(2) of a name, or of the descriptor itself where name is "". Returns 0 or negative errno. */
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
-/* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or negative errno. */
+/* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
+ * negative errno. */
 int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
 /* Answers with an entry: looks the name up, counts the kernel's reference. dirfd: the parent's. */
 void ops_reply_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name);
 /* The same without the answer. Returns 0 or negative errno. */
 int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e);
 /*
- * An O_PATH descriptor of the node for the time of one call, as the caller; -ESTALE where the name is another file now. Close it.
+ * An O_PATH descriptor of the node for the time of one call, as the caller; -ESTALE where the name is another file now.
+ * Close it.
  */
 int ops_open_path(fuse_req_t req, struct node *n);
 /* Is it still the file that the node stands for? Returns 0 or -ESTALE. */
@@ -68,8 +70,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
-void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out,
-			off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
 /* Makes the handle of a descriptor that was just opened; takes fd over. Returns 0 or -ENOMEM. */
 int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct fuse_file_info *fi);
 /* Closes and forgets a handle. */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Races that this file guards against:
- * - An opendir between the lower call and the patch: it waits (inflight), so that neither the new nor the old state is missed.
- * - A failed call that did happen (NFS sends a call again after a lost reply, and the server answers ENOENT or EEXIST to the
- *   second): whatever the error says, a listing that disagrees with it is listed again.
- * - A foreign event applied between `pre` and the patch: the change starts before what the listing has seen, so it raises nothing.
+ * - An opendir between the lower call and the patch: it waits (inflight), so that neither the new nor the old state is
+ * missed.
+ * - A failed call that did happen (NFS sends a call again after a lost reply, and the server answers ENOENT or EEXIST
+ * to the second): whatever the error says, a listing that disagrees with it is listed again.
+ * - A foreign event applied between `pre` and the patch: the change starts before what the listing has seen, so it
+ * raises nothing.
  */
 #include "fs/own.h"
 
@@ -85,8 +87,8 @@ static void patch_literally(struct live *l, const struct change *c)
 			(struct listing_entry){.len = c->kind == CHANGE_RENAME ? c->old_len : c->len,
 					       .name = c->kind == CHANGE_RENAME ? c->old : c->name};
 	if (c->kind != CHANGE_REMOVE)
-		plan.put[plan.nput++] = (struct listing_entry){
-			.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
+		plan.put[plan.nput++] =
+			(struct listing_entry){.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
 	live_apply_plan(l, &plan);
 	live_set_need(l);
 }
@@ -133,8 +135,8 @@ static bool patch(struct fs *fs, struct live *l, const struct change *c)
 /* Errors after which the directory is surely as it was. */
 static bool surely_nothing(int error)
 {
-	static const int errors[] = {EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, EXDEV, EINVAL, ENOTEMPTY,
-				     EMLINK, EISDIR, ENOTDIR, EBUSY,  EOPNOTSUPP, ELOOP};
+	static const int errors[] = {EACCES,    EPERM,  EROFS,  ENOSPC,  EDQUOT, ENAMETOOLONG, EXDEV, EINVAL,
+				     ENOTEMPTY, EMLINK, EISDIR, ENOTDIR, EBUSY,  EOPNOTSUPP,   ELOOP};
 
 	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
 		if (-error == errors[i])

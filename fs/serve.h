@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which listings are served: from the index, from the lower tree (the emergency brake), or the lower tree's with the index compared
- * (design 6). The whole mount has a mode, and single mailboxes may have another; both can change at run time.
+ * Which listings are served: from the index, from the lower tree (the emergency brake), or the lower tree's with the
+ * index compared (design 6). The whole mount has a mode, and single mailboxes may have another; both can change at run
+ * time.
  *
  * Shapes: a mailbox is a path below the root; everything at or below it follows; the longest match wins.
  * Ownership: paths are copied. Threads: any. Errors: -ENOMEM, -ENOSPC beyond SERVE_MAILBOXES_MAX.

@@ -280,7 +280,8 @@ bool snapshot_walk_next(struct snapshot_walk *w, struct snapshot_entry *e)
 	return false;
 }
 
-int snapshot_gather(const struct snapshot *s, uint64_t cookie, size_t size, struct iovec *iov, int max, uint64_t *entries)
+int snapshot_gather(const struct snapshot *s, uint64_t cookie, size_t size, struct iovec *iov, int max,
+		    uint64_t *entries)
 {
 	int n = 0;
 
@@ -362,8 +363,8 @@ static struct listing_entry *name_set_find(struct name_set *set, const struct li
 	return NULL;
 }
 
-struct snapshot *snapshot_merge(const struct snapshot *old, const struct listing *l, uint64_t dir_ino, uint64_t parent_ino,
-				uint64_t *next, bool *changed)
+struct snapshot *snapshot_merge(const struct snapshot *old, const struct listing *l, uint64_t dir_ino,
+				uint64_t parent_ino, uint64_t *next, bool *changed)
 {
 	struct snapshot *s = snapshot_new(dir_ino, parent_ino);
 	struct name_set set;

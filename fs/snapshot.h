@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A packed listing: directory entries in the kernel's own format, ready to be sent; reference-counted, patched by copying only the
- * chunks that change.
+ * A packed listing: directory entries in the kernel's own format, ready to be sent; reference-counted, patched by
+ * copying only the chunks that change.
  *
- * Flow: snapshot_new(), snapshot_append() in rising order of cookies; snapshot_ref() for each handle that reads it; a patch goes through
- * snapshot_writable() first. Sending: snapshot_gather() fills an iovec, nothing is copied.
- * Shapes: an entry's cookie is its `off`: a number that rises with each entry ever added to the live folder and is never
- * used again in its life, so that a cookie is valid on any handle and in any later snapshot: "after c" is
- * the first entry with a greater one. Entries are struct fuse_dirent of linux/fuse.h. A chunk holds up to SNAPSHOT_CHUNK bytes. "." and ".."
- * have the cookies 1 and 2.
- * Ownership: counted references; a snapshot with more than one is never changed.
+ * Flow: snapshot_new(), snapshot_append() in rising order of cookies; snapshot_ref() for each handle that reads it; a
+ * patch goes through snapshot_writable() first. Sending: snapshot_gather() fills an iovec, nothing is copied. Shapes:
+ * an entry's cookie is its `off`: a number that rises with each entry ever added to the live folder and is never used
+ * again in its life, so that a cookie is valid on any handle and in any later snapshot: "after c" is the first entry
+ * with a greater one. Entries are struct fuse_dirent of linux/fuse.h. A chunk holds up to SNAPSHOT_CHUNK bytes. "." and
+ * ".." have the cookies 1 and 2. Ownership: counted references; a snapshot with more than one is never changed.
  * Threads: references from any; changes under the live folder's lock.
  * Errors: -ENOMEM leaves the snapshot as it was.
  */
@@ -55,17 +54,18 @@ void snapshot_walk_init(struct snapshot_walk *w, const struct snapshot *s);
 bool snapshot_walk_next(struct snapshot_walk *w, struct snapshot_entry *e);
 
 /*
- * The entries behind `cookie` that fit into `size` bytes, as pieces of memory. Returns the number of pieces (at most max); *entries counts
- * them, *last is the last one's cookie.
+ * The entries behind `cookie` that fit into `size` bytes, as pieces of memory. Returns the number of pieces (at most
+ * max); *entries counts them, *last is the last one's cookie.
  */
-int snapshot_gather(const struct snapshot *s, uint64_t cookie, size_t size, struct iovec *iov, int max, uint64_t *entries);
+int snapshot_gather(const struct snapshot *s, uint64_t cookie, size_t size, struct iovec *iov, int max,
+		    uint64_t *entries);
 
 /*
- * A new snapshot with the names of l: entries that stay keep their cookies and order, new ones get cookies from *next on. old may be NULL.
- * *changed: an entry came or went. Returns NULL when out of memory.
+ * A new snapshot with the names of l: entries that stay keep their cookies and order, new ones get cookies from *next
+ * on. old may be NULL. *changed: an entry came or went. Returns NULL when out of memory.
  */
-struct snapshot *snapshot_merge(const struct snapshot *old, const struct listing *l, uint64_t dir_ino, uint64_t parent_ino,
-				uint64_t *next, bool *changed);
+struct snapshot *snapshot_merge(const struct snapshot *old, const struct listing *l, uint64_t dir_ino,
+				uint64_t parent_ino, uint64_t *next, bool *changed);
 /* Copies the entries into l (emptied first). Returns 0 or -ENOMEM. */
 int snapshot_to_listing(const struct snapshot *s, struct listing *l);
 

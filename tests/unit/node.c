@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Nodes over a real directory: names that follow our renames and unlinks, inodes with two names, numbers used again,
+ * descriptors that come and go.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/node.h"
+
+static char top[64];
+static struct tree tree;
+static struct node_table table;
+
+static void run(const char *command)
+{
+	char line[512];
+
+	snprintf(line, sizeof(line), "cd %s && %s", top, command);
+	assert_int_equal(system(line), 0);
+}
+
+static int setup(void **state)
+{
+	struct err e;
+
+	(void)state;
+	strcpy(top, "/tmp/maildex-node.XXXXXX");
+	assert_non_null(mkdtemp(top));
+	run("mkdir -p u/Maildir/new u/Maildir/cur u/Maildir/tmp u/cur v && touch u/f u/g");
+	assert_int_equal(tree_open(&tree, top, &e), 0);
+	assert_int_equal(node_table_init(&table, &tree, 2, &e), 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	node_table_release(&table);
+	tree_close(&tree);
+	run("cd / && rm -rf \"$OLDPWD\"");
+	return 0;
+}
+
+static struct node *look(struct node *parent, const char *name)
+{
+	int fd = node_dir_get(&table, parent), dirfd = -1;
+	struct statx stx;
+	struct node *n;
+
+	assert_true(fd >= 0);
+	assert_int_equal(statx(fd, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &stx), 0);
+	if (S_ISDIR(stx.stx_mode))
+		dirfd = openat(fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	n = node_lookup(&table, parent, name, &stx, dirfd);
+	node_dir_put(&table, parent);
+	assert_non_null(n);
+	return n;
+}
+
+static const char *path_of(struct node *n)
+{
+	static char path[FOLDER_PATH_MAX];
+
+	assert_int_equal(node_path(&table, n, path, sizeof(path)), 0);
+	return path;
+}
+
+static void names_follow(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f"), *v = look(table.root, "v");
+	char path[64];
+
+	(void)state;
+	assert_string_equal(path_of(f), "u/f");
+	node_renamed(&table, u, "f", v, "x", false);
+	assert_string_equal(path_of(f), "v/x");
+	node_renamed(&table, table.root, "v", u, "w", false);
+	assert_string_equal(path_of(f), "u/w/x");
+	node_name_removed(&table, v, "x");
+	assert_int_equal(node_path(&table, f, path, sizeof(path)), -ESTALE);
+	node_forget(&table, f, 1);
+	node_forget(&table, v, 1);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+static void two_names_are_one_node(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f"), *other;
+
+	(void)state;
+	run("ln u/f u/h");
+	other = look(u, "h");
+	assert_ptr_equal(f, other);
+	node_name_removed(&table, u, "f");
+	assert_string_equal(path_of(f), "u/h");
+	node_renamed(&table, u, "h", u, "h2", false);
+	assert_string_equal(path_of(f), "u/h2");
+	node_forget(&table, f, 2);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+/* Exchanged names, and a rename over an open file: the one that was there has no name left. */
+static void rename_over_and_exchange(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f"), *g = look(u, "g");
+	char path[64];
+
+	(void)state;
+	node_renamed(&table, u, "f", u, "g", true);
+	assert_string_equal(path_of(f), "u/g");
+	assert_string_equal(path_of(g), "u/f");
+	node_renamed(&table, u, "g", u, "f", false);
+	assert_string_equal(path_of(f), "u/f");
+	assert_int_equal(node_path(&table, g, path, sizeof(path)), -ESTALE);
+	node_forget(&table, f, 1);
+	node_forget(&table, g, 1);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+/* The same number, another birth or type: another node, and the old one stays what it was. */
+static void a_number_used_again_is_another_node(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f"), *other;
+	struct statx stx;
+	int fd = node_dir_get(&table, u);
+
+	(void)state;
+	assert_int_equal(statx(fd, "f", 0, STATX_BASIC_STATS | STATX_BTIME, &stx), 0);
+	stx.stx_btime.tv_sec++;
+	stx.stx_mask |= STATX_BTIME;
+	other = node_lookup(&table, u, "f", &stx, -1);
+	node_dir_put(&table, u);
+	assert_ptr_not_equal(f, other);
+	assert_false(f->hashed);
+	node_forget(&table, f, 1);
+	node_forget(&table, other, 1);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+/* At most two directories keep a descriptor; others are opened again, if they still are what they were. */
+static void descriptors_come_and_go(void **state)
+{
+	struct node *u = look(table.root, "u"), *md = look(u, "Maildir"), *cur = look(md, "cur"),
+		    *tmp = look(md, "tmp");
+	int fd;
+
+	(void)state;
+	assert_in_range(table.dirfds, 1, 3);
+	fd = node_dir_get(&table, cur);
+	assert_true(fd >= 0);
+	node_dir_put(&table, cur);
+	fd = node_dir_get(&table, u);
+	assert_true(fd >= 0);
+	node_dir_put(&table, u);
+	assert_true(node_dir_get(&table, tmp) >= 0);
+	node_dir_put(&table, tmp);
+	run("rmdir u/Maildir/cur && mkdir u/Maildir/x && mkdir u/Maildir/cur");
+	assert_true(node_dir_get(&table, u) >= 0);
+	node_dir_put(&table, u);
+	if (cur->dir->fd < 0)
+		assert_int_equal(node_dir_get(&table, cur), -ESTALE);
+	node_forget(&table, tmp, 1);
+	node_forget(&table, cur, 1);
+	node_forget(&table, md, 1);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+	assert_int_equal(table.dirfds, 1); /* the root's */
+}
+
+static void halves_are_new_and_cur_of_a_maildir(void **state)
+{
+	struct node *u = look(table.root, "u"), *md = look(u, "Maildir"), *cur = look(md, "cur"),
+		    *tmp = look(md, "tmp"), *stray = look(u, "cur");
+
+	(void)state;
+	assert_true(node_is_half(&table, cur));
+	assert_int_equal(cur->dir->half, HALF_CUR);
+	assert_false(node_is_half(&table, tmp));
+	assert_false(node_is_half(&table, stray));
+	assert_true(md->dir->is_maildir);
+	assert_true(u->dir->above_maildir);
+	assert_false(md->dir->above_maildir);
+	/* Renamed away it is none; forgotten, its Maildir does not point to it. */
+	node_renamed(&table, md, "cur", u, "elsewhere", false);
+	assert_false(node_is_half(&table, cur));
+	assert_null(md->dir->halves[HALF_CUR]);
+	node_forget(&table, stray, 1);
+	node_forget(&table, tmp, 1);
+	node_forget(&table, cur, 1);
+	node_forget(&table, md, 1);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+static void thousands_of_nodes(void **state)
+{
+	struct node *u = look(table.root, "u"), *all[5000];
+	struct statx stx = {.stx_mode = S_IFREG | 0600, .stx_mask = STATX_BASIC_STATS};
+	char name[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 5000; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		stx.stx_ino = 1000000 + i;
+		all[i] = node_lookup(&table, u, name, &stx, -1);
+	}
+	for (unsigned i = 0; i < 5000; i++) {
+		struct node *n;
+
+		snprintf(name, sizeof(name), "m%u", i);
+		n = node_child(&table, u, name);
+		assert_ptr_equal(n, all[i]);
+		node_unref(&table, n);
+		node_forget(&table, n, 1);
+	}
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(names_follow, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_names_are_one_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(rename_over_and_exchange, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_number_used_again_is_another_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(descriptors_come_and_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(halves_are_new_and_cur_of_a_maildir, setup, teardown),
+		cmocka_unit_test_setup_teardown(thousands_of_nodes, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
