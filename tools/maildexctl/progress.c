@@ -93,8 +93,8 @@ void progress_bar(const struct progress *p, int64_t elapsed_ns, unsigned columns
 
 void progress_summary(const struct progress *p, int64_t elapsed_ns, struct buf *out)
 {
-	text_put_grouped(out, p->done - p->failed);
-	buf_printf(out, " folders rebuilt, ");
+	text_put_grouped(out, p->done);
+	buf_printf(out, " folders, ");
 	text_put_grouped(out, p->messages);
 	buf_printf(out, " messages, in %.1f s", (double)elapsed_ns / NS_PER_S);
 	if (p->skipped > 0) {

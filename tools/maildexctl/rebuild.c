@@ -157,8 +157,8 @@ static int follow(struct client *c, struct show *s, struct err *e)
 		return err_set(e, -EBADMSG, "%s sent a malformed end", c->socket);
 	wipe(s);
 	fflush(stdout);
-	if (len > 0)
-		fprintf(code == PROG_OK && !s->quiet ? stdout : stderr, "maildexctl: %.*s\n", (int)len, text);
+	if (len > 0 && code != PROG_OK)
+		fprintf(stderr, "maildexctl: %.*s\n", (int)len, text);
 	return code;
 }
 
@@ -216,6 +216,7 @@ int verb_rebuild(const struct order *o)
 	struct err e;
 	int code;
 
+	s.shown_ns = s.terminal ? 0 : s.start_ns;
 	if (o->all == (o->argc > 0))
 		return verb_wrong_use("rebuild: name mailboxes, or give --all");
 	for (int i = 0; i < o->argc; i++)
