@@ -53,6 +53,10 @@ void feed_send_scan(struct fs *fs, const char *folder, enum half half, struct sc
 /* One change without a window. */
 void feed_send_change(struct fs *fs, const char *folder, enum half half, const struct change *c);
 
+/* Takes an event in (feed.c's thread). */
+void feed_apply(struct fs *fs, struct event *ev);
+/* The connection is gone, and with it events: listings on trust are to be listed (rule 7). */
+void feed_gap(struct fs *fs);
 /* The after-job of an event that is not to be believed blindly: looks its names up; frees the event. */
 void feed_look(struct fs *fs, struct live *l, struct event *ev);
 

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Races that this file guards against:
- * - A lower inode number is used again for another file while the kernel still knows the old one: the birth time (where
- * there is one) and the type tell them apart; the old node leaves the table and lives on until the kernel forgets it.
- * - A directory was renamed or replaced from outside: its descriptor still is the old one; opened again by path it must
- * be the same inode, else -ESTALE, and the kernel walks the path again.
- * - close() has returned, RELEASE has not come: the lower descriptor is open, and an unlink over NFS now would leave a
- * .nfsXXXX name.
+ * The race that this file guards against: a lower inode number is used again for another file while the kernel still
+ * knows the old one: the birth time (where there is one) and the type tell them apart; the old node leaves the table
+ * and lives on until the kernel forgets it.
  */
 #include "fs/node.h"
 
@@ -18,11 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/node_private.h"
 #include "lib/base/clock.h"
 #include "lib/mail/listing.h"
 
 #define NODE_SLOTS_MIN 1024
-#define NODE_CLOSE_WAIT_NS (20 * NS_PER_MS)
 
 static size_t hash_inode(dev_t dev, ino_t ino)
 {
@@ -89,49 +85,6 @@ static void unhash(struct node_table *t, struct node *n)
 	t->count--;
 }
 
-static void lru_remove(struct node_table *t, struct node *n)
-{
-	struct node_dir *d = n->dir;
-
-	*(d->lru_prev ? &d->lru_prev->dir->lru_next : &t->lru_first) = d->lru_next;
-	*(d->lru_next ? &d->lru_next->dir->lru_prev : &t->lru_last) = d->lru_prev;
-	d->lru_prev = d->lru_next = NULL;
-}
-
-static void lru_append(struct node_table *t, struct node *n)
-{
-	n->dir->lru_prev = t->lru_last;
-	n->dir->lru_next = NULL;
-	*(t->lru_last ? &t->lru_last->dir->lru_next : &t->lru_first) = n;
-	t->lru_last = n;
-}
-
-static void dirfd_drop(struct node_table *t, struct node *n)
-{
-	lru_remove(t, n);
-	close(n->dir->fd);
-	n->dir->fd = -1;
-	t->dirfds--;
-}
-
-static void dirfd_keep(struct node_table *t, struct node *n, int fd)
-{
-	struct node *next;
-
-	if (n->dir->fd >= 0) {
-		close(fd);
-		return;
-	}
-	n->dir->fd = fd;
-	t->dirfds++;
-	lru_append(t, n);
-	for (struct node *old = t->lru_first; old && t->dirfds > t->dirfds_max; old = next) {
-		next = old->dir->lru_next;
-		if (old->dir->users == 0 && old != n && old != t->root)
-			dirfd_drop(t, old);
-	}
-}
-
 static struct node *node_new(dev_t dev, const struct statx *stx)
 {
 	struct node *n = calloc(1, sizeof(*n));
@@ -154,8 +107,6 @@ static struct node *node_new(dev_t dev, const struct statx *stx)
 	return n;
 }
 
-static void node_put(struct node_table *t, struct node *n);
-
 static void name_free(struct node_table *t, struct node_name *nn)
 {
 	struct node_name **p = &t->names[hash_name(nn->parent, nn->name) & t->mask];
@@ -174,13 +125,12 @@ static void name_free(struct node_table *t, struct node_name *nn)
 	free(nn);
 }
 
-/* Frees the node if nobody holds it. Called with the lock. */
-static void node_put(struct node_table *t, struct node *n)
+void node_put(struct node_table *t, struct node *n)
 {
 	if (n->lookups || n->refs || n == t->root)
 		return;
 	if (n->dir && n->dir->fd >= 0)
-		dirfd_drop(t, n);
+		node_dirfd_drop(t, n);
 	n->refs++; /* not again from below */
 	while (n->names)
 		name_free(t, n->names);
@@ -250,7 +200,7 @@ int node_table_init(struct node_table *t, const struct tree *tree, unsigned dirf
 		return err_set(e, -ENOMEM, "out of memory");
 	}
 	t->root->refs = 1;
-	dirfd_keep(t, t->root, fd);
+	node_dirfd_keep(t, t->root, fd);
 	return 0;
 }
 
@@ -327,7 +277,7 @@ struct node *node_lookup(struct node_table *t, struct node *parent, const char *
 		goto out;
 	}
 	if (dirfd >= 0 && n->dir) {
-		dirfd_keep(t, n, dirfd);
+		node_dirfd_keep(t, n, dirfd);
 		dirfd = -1;
 	}
 out:
@@ -395,97 +345,6 @@ int node_path(struct node_table *t, struct node *n, char *out, size_t size)
 	r = path_locked(t, n, out, size);
 	pthread_mutex_unlock(&t->lock);
 	return r;
-}
-
-/* Opens a directory again whose descriptor had to go. Called with users counted, without the lock. */
-static int dir_reopen(struct node_table *t, struct node *dir)
-{
-	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
-	uid_t owner;
-	gid_t group;
-	struct stat st;
-	int fd, r = node_path(t, dir, path, sizeof(path));
-
-	if (r < 0)
-		return r;
-	fd = tree_open_dir(t->tree, path, O_PATH, &owner, &group);
-	if (fd < 0)
-		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
-	if (fstat(fd, &st) < 0 || st.st_dev != dir->dev || st.st_ino != dir->ino) {
-		close(fd);
-		return -ESTALE;
-	}
-	pthread_mutex_lock(&t->lock);
-	dirfd_keep(t, dir, fd);
-	pthread_mutex_unlock(&t->lock);
-	return 0;
-}
-
-int node_dir_get(struct node_table *t, struct node *dir)
-{
-	int fd;
-
-	if (!dir->dir)
-		return -ENOTDIR;
-	pthread_mutex_lock(&t->lock);
-	dir->dir->users++;
-	dir->refs++;
-	fd = dir->dir->fd;
-	if (fd >= 0) {
-		lru_remove(t, dir);
-		lru_append(t, dir);
-	}
-	pthread_mutex_unlock(&t->lock);
-	if (fd < 0) {
-		fd = dir_reopen(t, dir);
-		if (fd < 0) {
-			node_dir_put(t, dir);
-			return fd;
-		}
-		pthread_mutex_lock(&t->lock);
-		fd = dir->dir->fd;
-		pthread_mutex_unlock(&t->lock);
-	}
-	return fd;
-}
-
-void node_dir_put(struct node_table *t, struct node *dir)
-{
-	pthread_mutex_lock(&t->lock);
-	dir->dir->users--;
-	dir->refs--;
-	node_put(t, dir);
-	pthread_mutex_unlock(&t->lock);
-}
-
-int node_at(struct node_table *t, struct node *n, struct node_at *at)
-{
-	at->parent = NULL;
-	pthread_mutex_lock(&t->lock);
-	if (n == t->root) {
-		at->parent = n;
-		at->name[0] = '\0';
-	} else if (n->names) {
-		at->parent = n->names->parent;
-		strcpy(at->name, n->names->name);
-	}
-	if (at->parent)
-		at->parent->refs++;
-	pthread_mutex_unlock(&t->lock);
-	if (!at->parent)
-		return -ESTALE;
-	at->dirfd = node_dir_get(t, at->parent);
-	if (at->dirfd < 0) {
-		node_unref(t, at->parent);
-		return at->dirfd;
-	}
-	return 0;
-}
-
-void node_at_end(struct node_table *t, struct node_at *at)
-{
-	node_dir_put(t, at->parent);
-	node_unref(t, at->parent);
 }
 
 void node_name_removed(struct node_table *t, struct node *parent, const char *name)
@@ -560,116 +419,4 @@ struct node *node_child(struct node_table *t, struct node *parent, const char *n
 	}
 	pthread_mutex_unlock(&t->lock);
 	return n;
-}
-
-/* ---- halves ---- */
-
-static void half_established(struct node_table *t, struct node *dir, struct node *maildir, enum half half)
-{
-	pthread_mutex_lock(&t->lock);
-	dir->dir->is_half = true;
-	dir->dir->half = half;
-	maildir->dir->halves[half] = dir;
-	maildir->dir->is_maildir = true;
-	maildir->dir->above_maildir = false;
-	for (struct node *n = maildir; n != t->root && n->names; n = n->names->parent)
-		n->names->parent->dir->above_maildir = !n->names->parent->dir->is_maildir;
-	pthread_mutex_unlock(&t->lock);
-}
-
-bool node_is_half(struct node_table *t, struct node *dir)
-{
-	static const char *const siblings[] = {"new", "cur", "tmp"};
-	struct node_at at;
-	struct stat st;
-	enum half half;
-	bool known, yes = true;
-
-	if (!dir->dir || dir == t->root)
-		return false;
-	pthread_mutex_lock(&t->lock);
-	known = dir->dir->is_half;
-	yes = known || (dir->names && half_parse(dir->names->name, strlen(dir->names->name), &half) == 0);
-	pthread_mutex_unlock(&t->lock);
-	if (known || !yes)
-		return known;
-	if (node_at(t, dir, &at) < 0)
-		return false;
-	yes = half_parse(at.name, strlen(at.name), &half) == 0;
-	for (int i = 0; i < 3 && yes; i++)
-		yes = fstatat(at.dirfd, siblings[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
-	if (yes)
-		half_established(t, dir, at.parent, half);
-	node_at_end(t, &at);
-	return yes;
-}
-
-/* ---- open files ---- */
-
-void node_opened(struct node_table *t, struct node *n, struct handle *h)
-{
-	pthread_mutex_lock(&t->lock);
-	h->node = n;
-	h->next = n->handles_first;
-	h->prev = &n->handles_first;
-	if (h->next)
-		h->next->prev = &h->next;
-	n->handles_first = h;
-	n->handles++;
-	pthread_mutex_unlock(&t->lock);
-}
-
-void node_flushed(struct node_table *t, struct handle *h)
-{
-	pthread_mutex_lock(&t->lock);
-	if (!h->flushed)
-		h->node->closing++;
-	h->flushed = true;
-	pthread_mutex_unlock(&t->lock);
-}
-
-void node_released(struct node_table *t, struct handle *h)
-{
-	pthread_mutex_lock(&t->lock);
-	*h->prev = h->next;
-	if (h->next)
-		h->next->prev = h->prev;
-	h->node->handles--;
-	if (h->flushed)
-		h->node->closing--;
-	pthread_cond_broadcast(&t->released);
-	pthread_mutex_unlock(&t->lock);
-}
-
-int node_any_fd(struct node_table *t, struct node *n)
-{
-	int fd = -ESTALE;
-
-	pthread_mutex_lock(&t->lock);
-	if (n->handles_first) {
-		fd = fcntl(n->handles_first->fd, F_DUPFD_CLOEXEC, 0);
-		if (fd < 0)
-			fd = -errno;
-	}
-	pthread_mutex_unlock(&t->lock);
-	return fd;
-}
-
-void node_await_close(struct node_table *t, struct node *parent, const char *name)
-{
-	struct node *n = node_child(t, parent, name);
-	struct timespec until;
-	int64_t end;
-
-	if (!n)
-		return;
-	end = clock_real_ns() + NODE_CLOSE_WAIT_NS;
-	until = (struct timespec){.tv_sec = end / NS_PER_S, .tv_nsec = end % NS_PER_S};
-	pthread_mutex_lock(&t->lock);
-	while (n->closing > 0 && n->closing == n->handles)
-		if (pthread_cond_timedwait(&t->released, &t->lock, &until) == ETIMEDOUT)
-			break;
-	n->refs--;
-	node_put(t, n);
-	pthread_mutex_unlock(&t->lock);
 }

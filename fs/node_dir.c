@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Directories among the nodes: their descriptors, how a name is reached through them, and which of them are halves of a
+ * Maildir.
+ *
+ * The race that this file guards against: a directory was renamed or replaced from outside. Its descriptor still is the
+ * old one; opened again by path it must be the same inode, else -ESTALE, and the kernel walks the path again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/node_private.h"
+
+static void lru_remove(struct node_table *t, struct node *n)
+{
+	struct node_dir *d = n->dir;
+
+	*(d->lru_prev ? &d->lru_prev->dir->lru_next : &t->lru_first) = d->lru_next;
+	*(d->lru_next ? &d->lru_next->dir->lru_prev : &t->lru_last) = d->lru_prev;
+	d->lru_prev = d->lru_next = NULL;
+}
+
+static void lru_append(struct node_table *t, struct node *n)
+{
+	n->dir->lru_prev = t->lru_last;
+	n->dir->lru_next = NULL;
+	*(t->lru_last ? &t->lru_last->dir->lru_next : &t->lru_first) = n;
+	t->lru_last = n;
+}
+
+void node_dirfd_drop(struct node_table *t, struct node *n)
+{
+	lru_remove(t, n);
+	close(n->dir->fd);
+	n->dir->fd = -1;
+	t->dirfds--;
+}
+
+void node_dirfd_keep(struct node_table *t, struct node *n, int fd)
+{
+	struct node *next;
+
+	if (n->dir->fd >= 0) {
+		close(fd);
+		return;
+	}
+	n->dir->fd = fd;
+	t->dirfds++;
+	lru_append(t, n);
+	for (struct node *old = t->lru_first; old && t->dirfds > t->dirfds_max; old = next) {
+		next = old->dir->lru_next;
+		if (old->dir->users == 0 && old != n && old != t->root)
+			node_dirfd_drop(t, old);
+	}
+}
+
+/* Opens a directory again whose descriptor had to go. Called with users counted, without the lock. */
+static int dir_reopen(struct node_table *t, struct node *dir)
+{
+	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
+	uid_t owner;
+	gid_t group;
+	struct stat st;
+	int fd, r = node_path(t, dir, path, sizeof(path));
+
+	if (r < 0)
+		return r;
+	fd = tree_open_dir(t->tree, path, O_PATH, &owner, &group);
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
+	if (fstat(fd, &st) < 0 || st.st_dev != dir->dev || st.st_ino != dir->ino) {
+		close(fd);
+		return -ESTALE;
+	}
+	pthread_mutex_lock(&t->lock);
+	node_dirfd_keep(t, dir, fd);
+	pthread_mutex_unlock(&t->lock);
+	return 0;
+}
+
+int node_dir_get(struct node_table *t, struct node *dir)
+{
+	int fd;
+
+	if (!dir->dir)
+		return -ENOTDIR;
+	pthread_mutex_lock(&t->lock);
+	dir->dir->users++;
+	dir->refs++;
+	fd = dir->dir->fd;
+	if (fd >= 0) {
+		lru_remove(t, dir);
+		lru_append(t, dir);
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (fd < 0) {
+		fd = dir_reopen(t, dir);
+		if (fd < 0) {
+			node_dir_put(t, dir);
+			return fd;
+		}
+		pthread_mutex_lock(&t->lock);
+		fd = dir->dir->fd;
+		pthread_mutex_unlock(&t->lock);
+	}
+	return fd;
+}
+
+void node_dir_put(struct node_table *t, struct node *dir)
+{
+	pthread_mutex_lock(&t->lock);
+	dir->dir->users--;
+	dir->refs--;
+	node_put(t, dir);
+	pthread_mutex_unlock(&t->lock);
+}
+
+int node_at(struct node_table *t, struct node *n, struct node_at *at)
+{
+	at->parent = NULL;
+	pthread_mutex_lock(&t->lock);
+	if (n == t->root) {
+		at->parent = n;
+		at->name[0] = '\0';
+	} else if (n->names) {
+		at->parent = n->names->parent;
+		strcpy(at->name, n->names->name);
+	}
+	if (at->parent)
+		at->parent->refs++;
+	pthread_mutex_unlock(&t->lock);
+	if (!at->parent)
+		return -ESTALE;
+	at->dirfd = node_dir_get(t, at->parent);
+	if (at->dirfd < 0) {
+		node_unref(t, at->parent);
+		return at->dirfd;
+	}
+	return 0;
+}
+
+void node_at_end(struct node_table *t, struct node_at *at)
+{
+	node_dir_put(t, at->parent);
+	node_unref(t, at->parent);
+}
+
+/* ---- halves ---- */
+
+static void half_established(struct node_table *t, struct node *dir, struct node *maildir, enum half half)
+{
+	pthread_mutex_lock(&t->lock);
+	dir->dir->is_half = true;
+	dir->dir->half = half;
+	maildir->dir->halves[half] = dir;
+	maildir->dir->is_maildir = true;
+	maildir->dir->above_maildir = false;
+	for (struct node *n = maildir; n != t->root && n->names; n = n->names->parent)
+		n->names->parent->dir->above_maildir = !n->names->parent->dir->is_maildir;
+	pthread_mutex_unlock(&t->lock);
+}
+
+bool node_is_half(struct node_table *t, struct node *dir)
+{
+	static const char *const siblings[] = {"new", "cur", "tmp"};
+	struct node_at at;
+	struct stat st;
+	enum half half;
+	bool known, yes = true;
+
+	if (!dir->dir || dir == t->root)
+		return false;
+	pthread_mutex_lock(&t->lock);
+	known = dir->dir->is_half;
+	yes = known || (dir->names && half_parse(dir->names->name, strlen(dir->names->name), &half) == 0);
+	pthread_mutex_unlock(&t->lock);
+	if (known || !yes)
+		return known;
+	if (node_at(t, dir, &at) < 0)
+		return false;
+	yes = half_parse(at.name, strlen(at.name), &half) == 0;
+	for (int i = 0; i < 3 && yes; i++)
+		yes = fstatat(at.dirfd, siblings[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	if (yes)
+		half_established(t, dir, at.parent, half);
+	node_at_end(t, &at);
+	return yes;
+}
