@@ -5,6 +5,7 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 VERSION := 0.1.0
+Q := $(if $(VERBOSE),,@)
 
 CC_gcc := gcc
 CC_clang := clang
@@ -51,33 +52,38 @@ deps:
 
 $(B)/%.o: %.c | .deps-hint
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(if $(filter fs/%,$<),$(FUSE_CFLAGS)) -c -o $@ $<
+	@echo "  CC $@"
+	$(Q)$(CC) $(CFLAGS) $(if $(filter fs/%,$<),$(FUSE_CFLAGS)) -c -o $@ $<
 .PHONY: .deps-hint
 .deps-hint:
 	@pkg-config --exists $(PKGS) fuse3 || { echo "libraries are missing: run 'sudo make deps' first" >&2; exit 1; }
 
 $(B)/libmaildex.a: $(call obj,$(LIB_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 define program
 $(B)/$(1): $$(call obj,$$($(1)_SRC)) $(B)/libmaildex.a
-	$$(CC) $$(CFLAGS) -o $$@ $$^ $$(if $$(filter maildexfs,$(1)),$$(FUSE_LIBS)) $$(LIBS)
+	@echo "  LD $$@"
+	$$(Q)$$(CC) $$(CFLAGS) -o $$@ $$^ $$(if $$(filter maildexfs,$(1)),$$(FUSE_LIBS)) $$(LIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 $(B)/libtested.a: $(UNIT_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 $(B)/unit/%: $(B)/tests/unit/%.o $(B)/libtested.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS) -lcmocka
+	@echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS) -lcmocka
 $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtested.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS)
+	@echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS)
 $(B)/tests/%.o: tests/%.c | .deps-hint
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(FUSE_CFLAGS) -c -o $@ $<
+	@echo "  CC $@"
+	$(Q)$(CC) $(CFLAGS) $(FUSE_CFLAGS) -c -o $@ $<
 
 ## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan and unit tests with TSan
 check: deps
