@@ -70,6 +70,9 @@ static bool peer_read(struct source_socket *s, struct peer *p)
 
 		if (n == -EAGAIN)
 			return true;
+		/* It closed before it read all that we sent; what it sent before that still stands in the queue. */
+		if (n == -ECONNRESET)
+			continue;
 		if (n == -EMSGSIZE)
 			request_error(p, "a message was too long");
 		if (n <= 0)
