@@ -63,12 +63,18 @@ enum fresh_pass_verdict fresh_scan(const struct fresh_pass *p)
 
 void fresh_scanned(struct fresh *f, const struct fresh_pass *p, bool unclear, bool need_meanwhile)
 {
+	/*
+	 * A stamp that an earlier scan found settled stays so, also for a process that has not seen much of the
+	 * server's clock yet (a restart). One that a window raised was never found settled.
+	 */
+	bool was_settled = !f->unsettled && !f->trust && !f->need && stamp_eq(&f->known, &p->s0);
+
 	/* Newer than all that this row knew, or the clock went back below what the row stands for. */
 	if (p->s1.ctime_ns > f->seen_ns || p->s1.ctime_ns < f->known.ctime_ns)
 		f->seen_ns = p->s1.ctime_ns;
 	f->known = p->s0;
 	f->need = need_meanwhile || unclear || !stamp_eq(&p->s0, &p->s1);
-	f->unsettled = !settled(&p->s0, p->server_now_ns);
+	f->unsettled = !was_settled && !settled(&p->s0, p->server_now_ns);
 	f->trust = false;
 	f->trust_since_ns = 0;
 	f->nparked = 0;

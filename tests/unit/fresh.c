@@ -470,6 +470,21 @@ static void c9_c10_c15_unsettled_listing(void **state)
 	assert_false(fresh_scan_drops_cache(&f));
 }
 
+/* A process that is new to the server's clock scans what an earlier one found settled: it stays settled, unless a
+ * window raised it. */
+static void a_settled_stamp_stays_settled(void **state)
+{
+	struct fresh f = proven_at(5), raised = proven_at(5);
+	struct fresh_pass early = {.number = 1, .s0 = at(5), .s1 = at(5), .server_now_ns = T0 + 5};
+
+	(void)state;
+	fresh_scanned(&f, &early, false, false);
+	assert_true(fresh_proven(&f));
+	raised.trust = true;
+	fresh_scanned(&raised, &early, false, false);
+	assert_true(raised.unsettled);
+}
+
 /* Raising known does not settle a listing that was read too early. */
 static void raising_keeps_unsettled(void **state)
 {
@@ -567,6 +582,7 @@ int main(void)
 		cmocka_unit_test(c7_clock_step_back),
 		cmocka_unit_test(c8_rollback_to_known),
 		cmocka_unit_test(c9_c10_c15_unsettled_listing),
+		cmocka_unit_test(a_settled_stamp_stays_settled),
 		cmocka_unit_test(raising_keeps_unsettled),
 		cmocka_unit_test(c11_gap),
 		cmocka_unit_test(c14_stat_between_opendir_and_readdir),
