@@ -25,6 +25,8 @@
 /* Far above what a folder counts between two loads, so that a generation is not used twice. */
 #define GEN_STRIDE (1ULL << 20)
 
+#define CHECK_ROUNDS_MAX 4
+
 static uint64_t gen_next(void)
 {
 	static _Atomic uint64_t source;
@@ -327,6 +329,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 {
 	struct stamp s;
 	bool again = false;
+	unsigned rounds = 0;
 
 	for (;;) {
 		uint64_t gen = l->fresh.gen;
@@ -339,7 +342,10 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 			return r;
 		if (l->scanning || l->inflight) {
 			await_quiet(l);
-			continue;
+			if (++rounds < CHECK_ROUNDS_MAX)
+				continue;
+			*verdict = FRESH_SCAN; /* somebody writes without a pause: a scan copes with that */
+			return 0;
 		}
 		/* This very reading is the burst's `post`, if the burst is not younger than it. */
 		if (l->burst && l->fresh.gen == gen && !burst->nchanges) {

@@ -40,10 +40,10 @@ struct node_dir {
 	int fd; /* O_PATH, or -1 */
 	unsigned users;
 	struct node *lru_prev, *lru_next; /* among those with a descriptor; the least used first */
-	bool is_half;                     /* new/ or cur/ of a Maildir, established */
 	enum half half;
-	bool is_maildir;             /* a child is_half */
-	bool above_maildir;          /* a Maildir is somewhere below, and this is none */
+	_Atomic bool is_half;        /* new/ or cur/ of a Maildir, established; `half` is set before */
+	_Atomic bool is_maildir;     /* a child is_half */
+	_Atomic bool above_maildir;  /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
 	struct live *live;           /* not counted; guarded by the lives' lock */
 };

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fs/node_private.h"
+#include "lib/base/cred.h"
 
 static void lru_remove(struct node_table *t, struct node *n)
 {
@@ -153,8 +154,8 @@ void node_at_end(struct node_table *t, struct node_at *at)
 static void half_established(struct node_table *t, struct node *dir, struct node *maildir, enum half half)
 {
 	pthread_mutex_lock(&t->lock);
-	dir->dir->is_half = true;
 	dir->dir->half = half;
+	dir->dir->is_half = true;
 	maildir->dir->halves[half] = dir;
 	maildir->dir->is_maildir = true;
 	maildir->dir->above_maildir = false;
@@ -163,27 +164,40 @@ static void half_established(struct node_table *t, struct node *dir, struct node
 	pthread_mutex_unlock(&t->lock);
 }
 
-bool node_is_half(struct node_table *t, struct node *dir)
+/* Has the Maildir all three? Asked as its owner: under root_squash nobody else may look. */
+static bool has_siblings(int maildir)
 {
 	static const char *const siblings[] = {"new", "cur", "tmp"};
-	struct node_at at;
 	struct stat st;
+	struct cred owner;
+	bool yes;
+
+	if (fstat(maildir, &st) < 0)
+		return false;
+	owner = (struct cred){.uid = st.st_uid, .gid = st.st_gid};
+	yes = cred_become(&owner) == 0;
+	for (int i = 0; i < 3 && yes; i++)
+		yes = fstatat(maildir, siblings[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	cred_restore();
+	return yes;
+}
+
+bool node_is_half(struct node_table *t, struct node *dir)
+{
+	struct node_at at;
 	enum half half;
-	bool known, yes = true;
+	bool yes;
 
 	if (!dir->dir || dir == t->root)
 		return false;
+	if (dir->dir->is_half)
+		return true;
 	pthread_mutex_lock(&t->lock);
-	known = dir->dir->is_half;
-	yes = known || (dir->names && half_parse(dir->names->name, strlen(dir->names->name), &half) == 0);
+	yes = dir->names && half_parse(dir->names->name, strlen(dir->names->name), &half) == 0;
 	pthread_mutex_unlock(&t->lock);
-	if (known || !yes)
-		return known;
-	if (node_at(t, dir, &at) < 0)
+	if (!yes || node_at(t, dir, &at) < 0)
 		return false;
-	yes = half_parse(at.name, strlen(at.name), &half) == 0;
-	for (int i = 0; i < 3 && yes; i++)
-		yes = fstatat(at.dirfd, siblings[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	yes = half_parse(at.name, strlen(at.name), &half) == 0 && has_siblings(at.dirfd);
 	if (yes)
 		half_established(t, dir, at.parent, half);
 	node_at_end(t, &at);

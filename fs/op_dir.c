@@ -228,6 +228,9 @@ static void readdir_lower(fuse_req_t req, size_t size, off_t off, struct dir_han
 		next = off;
 		do { /* a piece that holds nothing but .nfs names is not the end */
 			n = syscall(SYS_getdents64, h->fd, in, size);
+			if (n < 0 &&
+			    errno == EREMOTEIO) /* the NFS server's cookies went stale: the client knows better now */
+				n = syscall(SYS_getdents64, h->fd, in, size);
 			if (n > 0)
 				used = convert(in, (size_t)n, out, size, &next, &all);
 		} while (n > 0 && used == 0 && next != off);
