@@ -170,6 +170,8 @@ void after_stop(struct fs *fs)
 	struct after *a = &fs->after;
 	struct after_job *job;
 
+	if (!a->nthreads)
+		return;
 	pthread_mutex_lock(&a->lock);
 	a->stop = true;
 	pthread_cond_broadcast(&a->wake);
@@ -183,6 +185,7 @@ void after_stop(struct fs *fs)
 		else
 			run(fs, job);
 	}
+	a->nthreads = 0;
 	pthread_cond_destroy(&a->wake);
 	pthread_mutex_destroy(&a->lock);
 }

@@ -163,6 +163,27 @@ static int start_threads(struct fs *fs, struct err *e)
 	return r;
 }
 
+/* In the order in which they need each other. */
+static void stop_threads(struct fs *fs)
+{
+	control_stop(fs);
+	after_stop(fs);
+	feed_stop(fs);
+}
+
+static void release_parts(struct fs *fs)
+{
+	if (fs->session) {
+		fuse_remove_signal_handlers(fs->session);
+		fuse_session_destroy(fs->session);
+	}
+	live_cache_release(fs);
+	node_table_release(&fs->nodes);
+	store_readers_free(fs->index);
+	locks_release(&fs->locks);
+	serve_release(&fs->serve);
+}
+
 static int run(struct fs *fs, int *code, struct err *e)
 {
 	bool bound;
@@ -177,21 +198,22 @@ static int run(struct fs *fs, int *code, struct err *e)
 	}
 	if (r == 0)
 		r = init_parts(fs, e);
-	if (r == 0)
-		r = start_threads(fs, e);
-	if (r == 0)
-		r = open_session(fs, e);
 	if (r == 0) {
-		*code = PROG_OK;
-		serve_session(fs);
-		log_info("%s is unmounted", fs->mountpoint);
-		fuse_session_unmount(fs->session);
-		after_stop(fs);
-		feed_stop(fs);
+		r = start_threads(fs, e);
+		if (r == 0)
+			r = open_session(fs, e);
+		if (r == 0) {
+			*code = PROG_OK;
+			serve_session(fs);
+			log_info("%s is unmounted", fs->mountpoint);
+			fuse_session_unmount(fs->session);
+		}
+		stop_threads(fs);
+		release_parts(fs);
 	}
-	control_stop(fs);
 	if (bound)
 		mount_undo(&fs->tree);
+	tree_close(&fs->tree);
 	return r;
 }
 
@@ -215,5 +237,7 @@ int main(int argc, char **argv)
 	code = PROG_REACH;
 	if (prog_daemonize(&p, &e) < 0 || run(fs, &code, &e) < 0)
 		log_error("%s", e.text);
+	prog_release(&p);
+	free(fs);
 	return code;
 }

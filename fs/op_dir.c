@@ -144,11 +144,10 @@ static int rewind_live(fuse_req_t req, struct dir_handle *h)
 	return r;
 }
 
-static void readdir_live(fuse_req_t req, size_t size, off_t off, struct dir_handle *h)
+/* The handle's listing, referenced: fixed at the first READDIR. */
+static int listing_of(fuse_req_t req, off_t off, struct dir_handle *h, struct snapshot **listing)
 {
-	struct iovec iov[GATHER_MAX];
-	uint64_t entries;
-	int n, r = 0;
+	int r = 0;
 
 	pthread_mutex_lock(&h->lock);
 	if (h->snapshot && off == 0) {
@@ -156,18 +155,28 @@ static void readdir_live(fuse_req_t req, size_t size, off_t off, struct dir_hand
 		snapshot_unref(h->snapshot);
 		h->snapshot = NULL;
 	}
-	if (r == 0 && !h->snapshot) {
+	if (r == 0 && !h->snapshot)
 		h->snapshot = live_snapshot(h->live);
-		r = h->snapshot ? 0 : -EIO;
-	}
+	*listing = r == 0 ? snapshot_ref(h->snapshot) : NULL;
+	pthread_mutex_unlock(&h->lock);
+	return r < 0 ? r : *listing ? 0 : -EIO;
+}
+
+static void readdir_live(fuse_req_t req, size_t size, off_t off, struct dir_handle *h)
+{
+	struct iovec iov[GATHER_MAX];
+	struct snapshot *listing;
+	uint64_t entries;
+	int n, r = listing_of(req, off, h, &listing);
+
 	if (r < 0) {
 		fuse_reply_err(req, -r);
-	} else {
-		n = snapshot_gather(h->snapshot, (uint64_t)off, size, iov, GATHER_MAX, &entries);
-		counter_add(COUNT_ENTRIES, entries);
-		fuse_reply_iov(req, iov, n);
+		return;
 	}
-	pthread_mutex_unlock(&h->lock);
+	n = snapshot_gather(listing, (uint64_t)off, size, iov, GATHER_MAX, &entries);
+	counter_add(COUNT_ENTRIES, entries);
+	fuse_reply_iov(req, iov, n); /* the handle may be gone from here on */
+	snapshot_unref(listing);
 }
 
 /* A lower entry (getdents64(2)). */
