@@ -68,15 +68,14 @@ static int understand(struct talk *t, size_t len, struct err *e)
 	} else if (type != WIRE_OK || !cursor_done(&c)) {
 		return err_set(e, -EPROTO, "maildexd at %s sent what is no answer (type %d)", t->socket, (int)type);
 	}
-	if (t->unanswered > 0)
-		t->unanswered--;
+	t->unanswered--;
 	return 0;
 }
 
-/* Reads the answers that are there. */
+/* Reads the answers that are there and due. */
 static int read_answers(struct talk *t, struct err *e)
 {
-	for (;;) {
+	while (t->unanswered > 0) {
 		int passed, rc;
 		ssize_t n = sock_recv(t->fd, t->in, &passed);
 
@@ -93,6 +92,7 @@ static int read_answers(struct talk *t, struct err *e)
 		if (rc < 0)
 			return rc;
 	}
+	return 0;
 }
 
 static int send_out(struct talk *t, struct err *e)
