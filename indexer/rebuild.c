@@ -532,16 +532,19 @@ int rebuild_request(struct rebuild *b, uint64_t peer, bool all, char **paths, si
 	}
 	b->peer = peer;
 	b->all = all;
-	b->walked = b->broken = b->stop = false;
+	b->walked = b->broken = false;
+	b->stop = false;
 	b->since_ns = b->told_ns = 0;
 	b->outstanding = 0;
 	b->done = b->messages = b->failed = b->skipped = 0;
 	b->running = true;
 	r = -pthread_create(&b->thread, NULL, rebuild_main, b);
 	b->joinable = r == 0;
-	b->running = r == 0;
-	if (r < 0)
+	/* From here on, whether it runs is the thread's to say. */
+	if (r < 0) {
+		b->running = false;
 		err_set(e, r, "cannot start a thread: %s", strerror(-r));
+	}
 out:
 	paths_free(paths, n);
 	return r;

@@ -99,8 +99,8 @@ class Feed:
 class Client:
     def __init__(self, path, role=ROLE_CTL, name="test", hello=True):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.connect(path)  # waits while too many others do
         self.sock.settimeout(WAIT_S)
-        self.sock.connect(path)
         if hello:
             self.send(message(HELLO, bytes([role]), put_str(name)))
 
@@ -229,6 +229,8 @@ class Daemon:
             if self.process:
                 self.stop()
         finally:
+            if os.path.exists(self.log):
+                print(self.logged())  # shown if the test failed
             shutil.rmtree(self.dir)
 
     # -- the process
