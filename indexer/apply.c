@@ -43,7 +43,7 @@ static int apply_once(struct apply *a, struct queue_batch *qb, struct err *e)
 		goto out;
 	if (gap) {
 		r = store_writer_gap(a->file->writer, e);
-		batch_count(&b, COUNT_GAPS, 1);
+		batch_count(&b, TALLY_GAPS, 1);
 	}
 	for (struct queue_call *c = qb->calls; c && r >= 0; c = c->next)
 		r = c->run(c, &b, e);
@@ -102,7 +102,7 @@ static void apply_batch(struct apply *a, struct queue_batch *qb)
 			again = true;
 			continue;
 		}
-		counter_add(a->tools.counters, COUNT_BATCHES_DROPPED, 1);
+		tally_add(a->tools.tally, TALLY_BATCHES_DROPPED, 1);
 		a->file->gap = true;
 		a->failing = true;
 		break;

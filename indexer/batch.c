@@ -18,7 +18,7 @@ void batch_init(struct batch *b, const struct batch_tools *tools, struct store_w
 	b->feed_tail = &b->feed;
 }
 
-void batch_count(struct batch *b, enum counter which, uint64_t n)
+void batch_count(struct batch *b, enum tally_key which, uint64_t n)
 {
 	b->counts[which] += n;
 }
@@ -85,9 +85,9 @@ static void notes_end(struct batch *b, bool call)
 
 void batch_done(struct batch *b)
 {
-	for (int i = 0; i < COUNTERS; i++) {
+	for (int i = 0; i < TALLY_KEYS; i++) {
 		if (b->counts[i])
-			counter_add(b->tools->counters, i, b->counts[i]);
+			tally_add(b->tools->tally, i, b->counts[i]);
 	}
 	outbox_send(b->tools->outbox, b->feed);
 	b->feed = NULL;

@@ -10,7 +10,7 @@
 #ifndef MAILDEX_INDEXER_BATCH_H
 #define MAILDEX_INDEXER_BATCH_H
 
-#include "indexer/counters.h"
+#include "indexer/tally.h"
 #include "indexer/lower.h"
 #include "indexer/outbox.h"
 #include "lib/base/conf.h"
@@ -35,7 +35,7 @@ struct batch_tools {
 	const struct conf *conf;
 	struct lower *lower;
 	struct outbox *outbox;
-	struct counters *counters;
+	struct tally *tally;
 	struct apply_hooks hooks;
 };
 
@@ -43,13 +43,13 @@ struct batch_note;
 struct batch {
 	const struct batch_tools *tools;
 	struct store_writer *writer;
-	uint64_t counts[COUNTERS];
+	uint64_t counts[TALLY_KEYS];
 	struct outbox_message *feed, **feed_tail;
 	struct batch_note *notes;
 };
 
 void batch_init(struct batch *b, const struct batch_tools *tools, struct store_writer *writer);
-void batch_count(struct batch *b, enum counter which, uint64_t n);
+void batch_count(struct batch *b, enum tally_key which, uint64_t n);
 /* Tells every FS peer but `except`. */
 void batch_feed(struct batch *b, const struct event *ev, uint64_t except);
 /* Tells every FS peer but `except` that the half's listing may not be what they think. */

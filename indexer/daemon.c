@@ -23,7 +23,7 @@
 struct daemon {
 	const struct conf *conf;
 	struct lower *lower;
-	struct counters counters;
+	struct tally tally;
 	struct indexfile file;
 	struct queue *queue;
 	struct outbox *outbox;
@@ -110,7 +110,7 @@ static void hook_rescan(void *arg, const char *folder, enum half half)
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *arg)
 {
 	(void)arg;
-	log_info("signal %u: ends", info->ssi_signo);
+	log_info("signal %u from pid %u: ends", info->ssi_signo, info->ssi_pid);
 	return sd_event_exit(sd_event_source_get_event(source), 0);
 }
 
@@ -147,7 +147,7 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 		.conf = d->conf,
 		.lower = d->lower,
 		.outbox = d->outbox,
-		.counters = &d->counters,
+		.tally = &d->tally,
 		.hooks = {.arg = d, .touched = hook_touched, .trusted = hook_trusted, .rescan = hook_rescan}};
 	d->apply.queue = d->queue;
 	d->apply.file = &d->file;
@@ -156,9 +156,9 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 	d->pool = rescan_new(d->conf->scans, &d->apply, d->readers, &d->apply.tools);
 	if (!d->pool)
 		goto memory;
-	d->schedule = schedule_new(d->conf, &d->apply, d->readers, d->pool, &d->counters);
+	d->schedule = schedule_new(d->conf, &d->apply, d->readers, d->pool, &d->tally);
 	d->rebuild = rebuild_new(&d->apply, d->readers, d->pool, &d->apply.tools);
-	d->sources[0] = source_socket_new(d->loop, listen_fd, d->outbox, &d->origins, &d->counters, &control);
+	d->sources[0] = source_socket_new(d->loop, listen_fd, d->outbox, &d->origins, &d->tally, &control);
 	if (!d->schedule || !d->rebuild || !d->sources[0])
 		goto memory;
 	rescan_listen(d->pool, RESCAN_REBUILD, (struct rescan_listener){d->rebuild, rebuild_scanned});
@@ -171,7 +171,7 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 					  .readers = d->readers,
 					  .pool = d->pool,
 					  .rebuild = d->rebuild,
-					  .counters = &d->counters,
+					  .tally = &d->tally,
 					  .sources = d->sources,
 					  .nsources = 1,
 					  .started_ns = clock_mono_ns()};
@@ -268,7 +268,7 @@ int daemon_run(struct prog *prog, struct lower *lower, int listen_fd, struct err
 	d->conf = &prog->conf;
 	d->lower = lower;
 	origins_init(&d->origins);
-	r = indexfile_open(&d->file, d->conf->index, lower->tree.identity, &d->counters, e);
+	r = indexfile_open(&d->file, d->conf->index, lower->tree.identity, &d->tally, e);
 	if (r < 0) {
 		free(d);
 		return PROG_REACH;

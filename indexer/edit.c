@@ -46,7 +46,7 @@ static bool edit_dir(struct edit *ed)
 		batch_rescan(ed->batch, ed->row.folder, ed->row.half);
 	if (fd < 0)
 		return false;
-	batch_count(ed->batch, COUNT_LOWER_GETATTRS, 1);
+	batch_count(ed->batch, TALLY_LOWER_GETATTRS, 1);
 	if (stamp_read(fd, &ed->stamp, NULL) < 0) {
 		close(fd);
 		return false;
@@ -67,7 +67,7 @@ static bool look_up(struct edit *ed, const struct plan *plan, struct listing_ent
 	for (size_t i = 0; i < plan->nlook && r == 0; i++)
 		r = scan_lookup(ed->dirfd, plan->look[i].name, plan->look[i].len, &found[i], &nlinks[i]);
 	cred_restore();
-	batch_count(ed->batch, COUNT_LOWER_LOOKUPS, plan->nlook);
+	batch_count(ed->batch, TALLY_LOWER_LOOKUPS, plan->nlook);
 	return r == 0;
 }
 
@@ -186,8 +186,8 @@ static int edit_event(struct edit *ed, struct event *ev, struct err *e)
 	if (out.need)
 		fresh_need(&ed->row.fresh);
 	ed->dirty = true;
-	batch_count(ed->batch, COUNT_EVENTS_APPLIED, 1);
-	batch_count(ed->batch, COUNT_EVENTS_LOOKED_UP, out.looked_up);
+	batch_count(ed->batch, TALLY_EVENTS_APPLIED, 1);
+	batch_count(ed->batch, TALLY_EVENTS_LOOKED_UP, out.looked_up);
 	return 0;
 }
 
@@ -213,7 +213,7 @@ static int edit_items(struct edit *ed, struct queue_half *h, struct err *e)
 		if (ed->held)
 			r = edit_event(ed, &it->event, e);
 		else
-			batch_count(ed->batch, COUNT_EVENTS_IGNORED, 1);
+			batch_count(ed->batch, TALLY_EVENTS_IGNORED, 1);
 		/* Also where the index holds nothing: maildexfs may. */
 		batch_feed(ed->batch, &it->event, it->peer);
 	}

@@ -36,7 +36,7 @@ static int open_writer(struct indexfile *f, struct err *e)
 
 	if (r == -EUCLEAN) {
 		log_error("%s; it is moved to %s.damaged, and the index is built anew", e->text, f->path);
-		counter_add(f->counters, COUNT_INDEX_DAMAGED, 1);
+		tally_add(f->tally, TALLY_INDEX_DAMAGED, 1);
 		r = store_discard(f->path, e);
 		if (r == 0)
 			r = store_writer_open(&f->writer, f->path, f->tree, e);
@@ -55,11 +55,11 @@ static int open_writer(struct indexfile *f, struct err *e)
 	return 0;
 }
 
-int indexfile_open(struct indexfile *f, const char *path, const char *tree, struct counters *counters, struct err *e)
+int indexfile_open(struct indexfile *f, const char *path, const char *tree, struct tally *tally, struct err *e)
 {
 	int r;
 
-	*f = (struct indexfile){.path = path, .tree = tree, .counters = counters};
+	*f = (struct indexfile){.path = path, .tree = tree, .tally = tally};
 	pthread_mutex_init(&f->lock, NULL);
 	r = open_writer(f, e);
 	if (r < 0)
@@ -90,7 +90,7 @@ static int reopen(struct indexfile *f)
 		set_state(f, e.text);
 		return r;
 	}
-	counter_add(f->counters, COUNT_INDEX_REOPENED, 1);
+	tally_add(f->tally, TALLY_INDEX_REOPENED, 1);
 	set_state(f, "");
 	return 0;
 }
@@ -115,7 +115,7 @@ bool indexfile_failed(struct indexfile *f, int r, const struct err *e)
 		struct err why = {""};
 
 		log_error("%s; it is moved to %s.damaged, and the index is built anew", e->text, f->path);
-		counter_add(f->counters, COUNT_INDEX_DAMAGED, 1);
+		tally_add(f->tally, TALLY_INDEX_DAMAGED, 1);
 		shut(f);
 		r = store_discard(f->path, &why);
 		if (r < 0) {

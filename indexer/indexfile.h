@@ -15,13 +15,13 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "indexer/counters.h"
+#include "indexer/tally.h"
 #include "lib/store/writer.h"
 
 struct indexfile {
 	const char *path;
 	const char *tree;
-	struct counters *counters;
+	struct tally *tally;
 	struct store_writer *writer; /* NULL while there is none */
 	dev_t dev;
 	ino_t ino;
@@ -31,7 +31,7 @@ struct indexfile {
 };
 
 /* Returns 0 or negative errno (a damaged file is moved aside and made anew, which is no error). */
-int indexfile_open(struct indexfile *f, const char *path, const char *tree, struct counters *counters, struct err *e);
+int indexfile_open(struct indexfile *f, const char *path, const char *tree, struct tally *tally, struct err *e);
 void indexfile_close(struct indexfile *f);
 /* Is the file at the path still ours? If not, makes it anew. Returns 0, or negative errno where that failed. */
 int indexfile_check(struct indexfile *f);

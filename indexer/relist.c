@@ -64,7 +64,7 @@ static int not_opened(const struct relist_tools *tools, struct relist *job, int 
 static int scan_once(const struct relist_tools *tools, struct relist *job, const struct before *b, struct scan *scan,
 		     struct err *e)
 {
-	struct counters *counters = tools->batch->counters;
+	struct tally *tally = tools->batch->tally;
 	bool have = b->row.id != 0 && !b->damaged;
 	struct cred owner;
 	int fd, r;
@@ -82,9 +82,9 @@ static int scan_once(const struct relist_tools *tools, struct relist *job, const
 	if (r < 0)
 		return err_set(e, r, "%s/%s: %s", job->folder[0] ? job->folder : ".", half_word(job->half),
 			       strerror(-r));
-	counter_add(counters, COUNT_LOWER_LISTINGS, scan->listings);
-	counter_add(counters, COUNT_LOWER_LOOKUPS, scan->lookups);
-	counter_add(counters, COUNT_LOWER_GETATTRS, 2 * scan->listings);
+	tally_add(tally, TALLY_LOWER_LISTINGS, scan->listings);
+	tally_add(tally, TALLY_LOWER_LOOKUPS, scan->lookups);
+	tally_add(tally, TALLY_LOWER_GETATTRS, 2 * scan->listings);
 	return 0;
 }
 

@@ -35,7 +35,7 @@ int request_error(struct peer *p, const char *text)
 /* Says why not. Malformed messages and those that are not for this peer to send end the connection. */
 static enum request_verdict refuse(const struct request_tools *t, struct peer *p, bool end, const char *text)
 {
-	counter_add(t->counters, COUNT_EVENTS_REFUSED, 1);
+	tally_add(t->tally, TALLY_EVENTS_REFUSED, 1);
 	log_debug("refused from pid %d, uid %u: %s", (int)p->cred.pid, (unsigned)p->cred.uid, text);
 	return request_error(p, text) < 0 || end ? REQUEST_END : REQUEST_GO_ON;
 }
@@ -107,7 +107,7 @@ static enum request_verdict on_event(const struct request_tools *t, struct peer 
 		event_release(&ev);
 		return refuse(t, p, true, "EVENT: malformed");
 	}
-	counter_add(t->counters, COUNT_EVENTS_RECEIVED, 1);
+	tally_add(t->tally, TALLY_EVENTS_RECEIVED, 1);
 	if (!p->trusted)
 		ev.windowed = false;
 	check_sequence(t, p, &ev);
@@ -155,7 +155,7 @@ static enum request_verdict on_notify(const struct request_tools *t, struct peer
 		return refuse(t, p, true, "NOTIFY: the path holds a NUL byte");
 	if (notify_event(path, len, &ev, &e) < 0)
 		return refuse(t, p, false, e.text);
-	counter_add(t->counters, COUNT_EVENTS_RECEIVED, 1);
+	tally_add(t->tally, TALLY_EVENTS_RECEIVED, 1);
 	t->sink.event(t->sink.arg, &ev, 0);
 	return answer_ok(p);
 }

@@ -15,7 +15,7 @@ struct request_tools {
 	struct source_sink sink;
 	struct source_socket_control control;
 	struct origins *origins;
-	struct counters *counters;
+	struct tally *tally;
 };
 
 enum request_verdict { REQUEST_GO_ON, REQUEST_END };

@@ -262,7 +262,7 @@ static struct job *job_next(struct rescan *p)
 
 static void job_run(struct rescan *p, struct job *j)
 {
-	struct counters *counters = p->tools.batch->counters;
+	struct tally *tally = p->tools.batch->tally;
 	/* A late scan stands for one that was handed over: of a folder that is wanted here. */
 	struct relist job = {.folder = j->folder,
 			     .half = j->half,
@@ -274,7 +274,7 @@ static void job_run(struct rescan *p, struct job *j)
 	result.text = e.text;
 	result.gone = job.gone;
 	result.messages = job.messages;
-	counter_add(counters, result.code < 0 ? COUNT_SCANS_FAILED : COUNT_SCANS_DONE, 1);
+	tally_add(tally, result.code < 0 ? TALLY_SCANS_FAILED : TALLY_SCANS_DONE, 1);
 	if (result.code < 0 && result.code != -ESTALE && result.code != -ESHUTDOWN)
 		log_warn("%s", e.text);
 	pthread_mutex_lock(&p->lock);

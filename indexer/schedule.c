@@ -28,7 +28,7 @@ struct schedule {
 	struct apply *apply;
 	struct store_readers *readers;
 	struct rescan *pool;
-	struct counters *counters;
+	struct tally *tally;
 	pthread_t thread;
 	bool started;
 	pthread_mutex_t lock; /* what follows */
@@ -55,7 +55,7 @@ int64_t schedule_scrub_pause_ns(const struct conf *conf, uint64_t halves)
 }
 
 struct schedule *schedule_new(const struct conf *conf, struct apply *apply, struct store_readers *readers,
-			      struct rescan *pool, struct counters *counters)
+			      struct rescan *pool, struct tally *tally)
 {
 	struct schedule *s = calloc(1, sizeof(*s));
 	pthread_condattr_t attr;
@@ -66,7 +66,7 @@ struct schedule *schedule_new(const struct conf *conf, struct apply *apply, stru
 	s->apply = apply;
 	s->readers = readers;
 	s->pool = pool;
-	s->counters = counters;
+	s->tally = tally;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -123,7 +123,7 @@ void schedule_confirmed(void *arg, const struct rescan_result *result)
 	struct schedule *s = arg;
 
 	if (result->code == 0)
-		counter_add(s->counters, COUNT_CONFIRM_DONE, 1);
+		tally_add(s->tally, TALLY_CONFIRM_DONE, 1);
 	else if (result->code != -ESHUTDOWN)
 		add_due(s, result->folder, result->half, clock_real_ns() + RETRY_NS);
 }
@@ -133,7 +133,7 @@ void schedule_scrubbed(void *arg, const struct rescan_result *result)
 	struct schedule *s = arg;
 
 	if (result->code == 0)
-		counter_add(s->counters, COUNT_SCRUB_DONE, 1);
+		tally_add(s->tally, TALLY_SCRUB_DONE, 1);
 	pthread_mutex_lock(&s->lock);
 	s->scrubbing = false;
 	pthread_cond_signal(&s->wake);

@@ -19,7 +19,7 @@
 
 struct schedule;
 struct schedule *schedule_new(const struct conf *conf, struct apply *apply, struct store_readers *readers,
-			      struct rescan *pool, struct counters *counters);
+			      struct rescan *pool, struct tally *tally);
 void schedule_free(struct schedule *s);
 int schedule_start(struct schedule *s, struct err *e);
 void schedule_stop(struct schedule *s);

@@ -230,7 +230,7 @@ static void socket_status(struct source *source, struct buf *out)
 }
 
 struct source *source_socket_new(sd_event *loop, int listen_fd, struct outbox *outbox, struct origins *origins,
-				 struct counters *counters, const struct source_socket_control *control)
+				 struct tally *tally, const struct source_socket_control *control)
 {
 	struct source_socket *s = calloc(1, sizeof(*s));
 
@@ -243,7 +243,7 @@ struct source *source_socket_new(sd_event *loop, int listen_fd, struct outbox *o
 	s->outbox = outbox;
 	s->tools.control = *control;
 	s->tools.origins = origins;
-	s->tools.counters = counters;
+	s->tools.tally = tally;
 	return &s->source;
 }
 

@@ -18,7 +18,7 @@
 
 #include <systemd/sd-event.h>
 
-#include "indexer/counters.h"
+#include "indexer/tally.h"
 #include "indexer/origins.h"
 #include "indexer/outbox.h"
 #include "indexer/source.h"
@@ -34,7 +34,7 @@ struct source_socket_control {
 
 /* Returns NULL without memory. */
 struct source *source_socket_new(sd_event *loop, int listen_fd, struct outbox *outbox, struct origins *origins,
-				 struct counters *counters, const struct source_socket_control *control);
+				 struct tally *tally, const struct source_socket_control *control);
 void source_socket_free(struct source *s);
 
 #endif

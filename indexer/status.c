@@ -69,7 +69,7 @@ void status_print(const struct status_tools *t, struct buf *out)
 	print_state(t, out);
 	print_index(t, out);
 	print_queue(t, out);
-	counters_print(t->counters, out);
+	tally_print(t->tally, out);
 	buf_printf(out, "scans.running %u\n", rescan_running(t->pool));
 	rebuild_state(t->rebuild, rebuild, sizeof(rebuild));
 	buf_printf(out, "rebuild.state %s\n", rebuild);

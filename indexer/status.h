@@ -20,7 +20,7 @@ struct status_tools {
 	struct store_readers *readers;
 	struct rescan *pool;
 	struct rebuild *rebuild;
-	struct counters *counters;
+	struct tally *tally;
 	struct source *const *sources;
 	size_t nsources;
 	int64_t started_ns; /* CLOCK_MONOTONIC */

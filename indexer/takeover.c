@@ -31,11 +31,11 @@ int takeover_handed(struct batch *b, struct store_row *row, const struct wire_sc
 	uint64_t changed;
 
 	if (!never_scanned(row) && !fresh_accepts_scan(&row->fresh, &scan->pass.s0)) {
-		batch_count(b, COUNT_SCANS_TOO_OLD, 1);
+		batch_count(b, TALLY_SCANS_TOO_OLD, 1);
 		batch_rescan(b, row->folder, row->half);
 		return 0;
 	}
-	batch_count(b, COUNT_SCANS_HANDED_OVER, 1);
+	batch_count(b, TALLY_SCANS_HANDED_OVER, 1);
 	return replace(b, row, &scan->listing, &scan->pass, scan->unclear, false, &changed, e);
 }
 
@@ -56,12 +56,12 @@ static void count_repair(struct batch *b, const struct takeover *t, bool trust)
 	const char *folder = t->folder[0] ? t->folder : ".";
 
 	if (trust) {
-		batch_count(b, COUNT_REPAIRED_TRUST, 1);
+		batch_count(b, TALLY_REPAIRED_TRUST, 1);
 		log_info("%s/%s: %" PRIu64 " names repaired that stood on trust", folder, half_word(t->half),
 			 t->changed);
 		return;
 	}
-	batch_count(b, COUNT_REPAIRED_OTHER, 1);
+	batch_count(b, TALLY_REPAIRED_OTHER, 1);
 	log_error("%s/%s: the index %s, %" PRIu64 " names repaired%s", folder, half_word(t->half),
 		  t->damaged ? "was damaged" : "differed from the disk at the same stamp", t->changed,
 		  t->damaged ? "" : "; this must not happen: please report it");
