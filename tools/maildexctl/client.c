@@ -86,7 +86,7 @@ int client_recv(struct client *c, int timeout_ms, enum wire_type *type, struct c
 
 int client_ask(struct client *c, struct buf *text, struct err *e)
 {
-	enum wire_type type = 0;
+	enum wire_type type = WIRE_ERROR;
 	struct cursor cur;
 	const char *s;
 	size_t len;
