@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from daemon import BUILD, CUR, ERROR, NEW, OK, WAIT_S, Daemon, message, put_str, until
+from scratch import tmp_path  # pylint: disable=unused-import
 
 NOTIFY = os.path.abspath(os.path.join(BUILD, "maildex-notify"))
 

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from daemon import BUILD, CUR, NEW, WAIT_S, Daemon, until
+from scratch import tmp_path  # pylint: disable=unused-import
 
 HOOK = os.path.abspath("tools/hooks/maildrop")
 MAIL = b"From: a@example.org\nSubject: x\n\nhello\n"
