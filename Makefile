@@ -96,7 +96,7 @@ check-unit: $(UNIT)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove -j2 $(if $(VERBOSE),-v) $(UNIT)
 ## make check-mount     mount tests only: real FUSE, real daemons
 check-mount: all
-	MAILDEX_BUILD=$(B) /usr/bin/python3 -m pytest -q -n 2 -p no:cacheprovider tests/mount $(PYTEST)
+	MAILDEX_BUILD=$(B) /usr/bin/python3 -m pytest -q -n 2 -p no:cacheprovider --basetemp=$(B)/pytest tests/mount $(PYTEST)
 ## make check-sanitized unit and mount tests with ASan+UBSan
 check-sanitized:
 	$(MAKE) V=asan check-unit check-mount
