@@ -293,7 +293,6 @@ static void *feed_main(void *arg)
 			atomic_store(&f->connected, true);
 			converse(fs, fd, data);
 			disconnected(fs);
-			said = false;
 			pause_ms = RETRY_MIN_MS;
 			if (!stopping(f))
 				log_warn("maildexd at %s is gone: changed folders are listed from the lower tree until "

@@ -281,16 +281,16 @@ static int scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who
 	pthread_mutex_lock(&l->lock);
 	if (r == 0) {
 		r = scan_apply(fs, l, s, resolved, repaired);
-		/* The row in the index must not claim more than the listing's own stamp. */
-		s->unclear |= l->ntouched > 0;
-		if (r == 0)
-			feed_send_scan(fs, l->folder, l->half, s);
-		else
+		if (r < 0)
 			scan_release(s);
 	}
 	if (r < 0) {
 		live_set_need(l);
 		free(s);
+	} else {
+		/* The row in the index must not claim more than the listing's own stamp. */
+		s->unclear |= l->ntouched > 0;
+		feed_send_scan(fs, l->folder, l->half, s);
 	}
 	scanning_ends(l);
 	return r;
@@ -327,7 +327,7 @@ static void stat_remember(struct live *l, const struct stamp *s)
 static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *who, struct event *burst,
 		 enum fresh_verdict *verdict)
 {
-	struct stamp s;
+	struct stamp s = {0};
 	bool again = false;
 	unsigned rounds = 0;
 

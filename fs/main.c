@@ -224,11 +224,15 @@ int main(int argc, char **argv)
 	int code = prog_parse(&p, argc, argv);
 	struct err e;
 
-	if (code >= 0)
+	if (code >= 0) {
+		free(fs);
 		return code;
+	}
 	umask(0); /* the caller's umask was applied by the kernel */
 	if (!fs || take_mountpoint(&p, &e) < 0) {
 		fprintf(stderr, "maildexfs: %s\n", fs ? e.text : "out of memory");
+		prog_release(&p);
+		free(fs);
 		return PROG_USE;
 	}
 	fs->conf = &p.conf;

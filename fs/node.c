@@ -132,8 +132,10 @@ void node_put(struct node_table *t, struct node *n)
 	if (n->dir && n->dir->fd >= 0)
 		node_dirfd_drop(t, n);
 	n->refs++; /* not again from below */
-	while (n->names)
-		name_free(t, n->names);
+	for (struct node_name *nn = n->names, *next; nn; nn = next) {
+		next = nn->next;
+		name_free(t, nn);
+	}
 	unhash(t, n);
 	free(n->dir);
 	free(n);

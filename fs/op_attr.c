@@ -58,6 +58,8 @@ static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info 
 	struct statx stx;
 	int fd, r;
 
+	*st = (struct stat){0};
+	*timeout_s = 0;
 	if (fi && !n->dir) {
 		r = ops_statx(req, ops_handle(fi)->fd, "", &stx);
 		return r < 0 ? r : ops_attr(fs, n, &stx, st, timeout_s);
@@ -142,7 +144,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	bool is_path = !fi;
 	int fd = fi ? ops_handle(fi)->fd : ops_open_path(req, n), r = 0;
 	struct stat st;
-	double timeout_s;
+	double timeout_s = 0;
 
 	if (fd < 0) {
 		fuse_reply_err(req, -fd);

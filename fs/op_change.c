@@ -45,7 +45,7 @@ static void in_end(struct op_in *in)
 /* A new name: patch and answer with its entry. r: the lower call's result. */
 static void added(struct op_in *in, const char *name, int r)
 {
-	struct fuse_entry_param e;
+	struct fuse_entry_param e = {0};
 	struct change c;
 	int error = r < 0 ? -errno : 0;
 
@@ -100,7 +100,7 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
-	struct fuse_entry_param e;
+	struct fuse_entry_param e = {0};
 	struct op_in in;
 	struct change c;
 	int fd, r;
@@ -137,7 +137,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
 {
 	struct node *n = ops_node(req, ino);
-	struct fuse_entry_param e;
+	struct fuse_entry_param e = {0};
 	struct node_at at;
 	struct op_in in;
 	struct change c;

@@ -19,6 +19,7 @@ int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
 {
 	int flags = AT_SYMLINK_NOFOLLOW | (name[0] ? 0 : AT_EMPTY_PATH), r;
 
+	*stx = (struct statx){0};
 	CALLER_RUN(req, r, statx(dirfd, name, flags, STATX_WANTED, stx));
 	return r < 0 ? -errno : 0;
 }
@@ -107,6 +108,7 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	struct node *n;
 	int fd = -1, r = ops_statx(req, dirfd, name, &stx);
 
+	*e = (struct fuse_entry_param){0};
 	if (r < 0)
 		return r;
 	if (S_ISDIR(stx.stx_mode)) {
@@ -118,7 +120,6 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 			return -ESTALE;
 		}
 	}
-	*e = (struct fuse_entry_param){0};
 	n = node_lookup(&fs->nodes, parent, name, &stx, fd);
 	if (!n)
 		return -ENOMEM;

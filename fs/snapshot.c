@@ -315,7 +315,7 @@ struct name_set {
 	struct listing_entry *entries;
 	bool *used;
 	uint32_t *slots; /* index + 1, 0: empty */
-	size_t mask;
+	size_t mask, count;
 };
 
 static void name_set_release(struct name_set *set)
@@ -328,25 +328,26 @@ static void name_set_release(struct name_set *set)
 static int name_set_init(struct name_set *set, const struct listing *l)
 {
 	struct listing_entry e;
-	size_t at = 0, n = 0, size = 16;
+	size_t at = 0, size = 16;
 
 	while (size < l->count * 2)
 		size *= 2;
 	set->mask = size - 1;
-	set->entries = malloc((l->count + 1) * sizeof(*set->entries));
+	set->count = 0;
+	set->entries = calloc(l->count + 1, sizeof(*set->entries));
 	set->used = calloc(l->count + 1, sizeof(*set->used));
 	set->slots = calloc(size, sizeof(*set->slots));
 	if (!set->entries || !set->used || !set->slots) {
 		name_set_release(set);
 		return -ENOMEM;
 	}
-	while (listing_next(l, &at, &e)) {
+	while (set->count < l->count && listing_next(l, &at, &e)) {
 		size_t h = listing_hash(e.name, e.len, 0) & set->mask;
 
 		while (set->slots[h])
 			h = (h + 1) & set->mask;
-		set->entries[n] = e;
-		set->slots[h] = (uint32_t)++n;
+		set->entries[set->count] = e;
+		set->slots[h] = (uint32_t)++set->count;
 	}
 	return 0;
 }
@@ -391,7 +392,7 @@ struct snapshot *snapshot_merge(const struct snapshot *old, const struct listing
 				goto fail_set;
 		}
 	}
-	for (size_t i = 0; i < l->count; i++) {
+	for (size_t i = 0; i < set.count; i++) {
 		if (set.used[i])
 			continue;
 		*changed = true;

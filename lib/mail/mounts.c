@@ -182,7 +182,7 @@ int mounts_fd_id(int fd, unsigned *id)
 
 int mounts_of_fd(struct mounts *m, int fd, const struct mount **mount)
 {
-	unsigned id;
+	unsigned id = 0;
 	int rc = mounts_fd_id(fd, &id);
 
 	if (rc == 0)
