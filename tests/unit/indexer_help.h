@@ -155,8 +155,8 @@ static inline int help_setup(void **state)
 	h->outbox = outbox_new();
 	assert_true(h->queue && h->outbox);
 	OK(h, store_readers_new(&h->readers, h->index, NULL));
-	h->apply.tools = (struct batch_tools){
-		.conf = &h->conf, .lower = &h->lower, .outbox = h->outbox, .tally = &h->tally};
+	h->apply.tools =
+		(struct batch_tools){.conf = &h->conf, .lower = &h->lower, .outbox = h->outbox, .tally = &h->tally};
 	h->apply.queue = h->queue;
 	h->apply.file = &h->file;
 	*state = h;
