@@ -45,8 +45,6 @@ static bool claimed_right(const struct store_row *row, const struct takeover *t)
 	const struct fresh *f = &row->fresh;
 	const struct fresh_pass *p = &t->scan->last;
 
-	if (t->damaged)
-		return true;
 	return t->id != 0 && !f->need && !f->unsettled && f->nparked == 0 && stamp_eq(&f->known, &p->s0) &&
 	       stamp_eq(&p->s0, &p->s1);
 }
@@ -81,11 +79,11 @@ int takeover_own(struct batch *b, struct takeover *t, struct err *e)
 	same = row.id == t->id && row.fresh.gen == t->gen;
 	meanwhile = row.fresh.need && t->id == row.id && (!t->need || atomic_load(t->disturbed));
 	t->verdict = TAKEOVER_AGAIN;
-	if (!same && !never_scanned(&row) && !fresh_accepts_scan(&row.fresh, &pass->s0))
+	if (!same && !t->damaged && !never_scanned(&row) && !fresh_accepts_scan(&row.fresh, &pass->s0))
 		return 0;
 	if (meanwhile && !t->last)
 		return 0;
-	claimed = same && claimed_right(&row, t);
+	claimed = t->damaged || (same && claimed_right(&row, t));
 	trust = row.fresh.trust && !t->damaged;
 	r = replace(b, &row, &t->scan->listing, pass, t->scan->unclear, meanwhile, &t->changed, e);
 	if (r == 0)
