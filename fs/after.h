@@ -5,7 +5,9 @@
  *
  * Flow: after_start(); after_add() from anywhere; the jobs run on threads of their own, each no earlier than its time.
  * Shapes: a job pins its live folder. At most AFTER_JOBS_MAX wait; beyond that after_add() refuses and the caller sets
- * need instead. Threads: any. Errors: -EAGAIN when full.
+ * need instead.
+ * Threads: any.
+ * Errors: -EAGAIN when full.
  */
 #ifndef MAILDEX_FS_AFTER_H
 #define MAILDEX_FS_AFTER_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * serve = compare: what the index would have answered, held against the real listing that is served. Each difference is
- * counted and logged (at most COMPARE_LOGGED lines an opendir). Threads: any. Errors: none; a folder that changes
- * meanwhile is not compared.
+ * serve = compare: what the index would have answered, held against the real listing that is served. Each difference
+ * is counted and logged (at most COMPARE_LOGGED lines an opendir).
+ * Threads: any.
+ * Errors: none; a folder that changes meanwhile is not compared.
  */
 #ifndef MAILDEX_FS_COMPARE_H
 #define MAILDEX_FS_COMPARE_H

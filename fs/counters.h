@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What a mount did, for `maildexctl status`: lower calls made, listings served, events sent.
- * Threads: any (atomics). Errors: none.
+ * Threads: any (atomics).
+ * Errors: none.
  */
 #ifndef MAILDEX_FS_COUNTERS_H
 #define MAILDEX_FS_COUNTERS_H

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The connection to maildexd: own events and scans out, what was applied from elsewhere in. maildexfs works without it:
- * listings then come from the lower tree whenever something changed.
+ * The connection to maildexd: own events and scans out, what was applied from elsewhere in. maildexfs works without
+ * it: listings then come from the lower tree whenever something changed.
  *
  * Flow: feed_start() makes one thread that connects, again and again with pauses, reads FEED messages and writes what
- * feed_send() queued. Shapes: at most FEED_QUEUE_MAX events wait; beyond that they are dropped and counted (the next
- * opendir sees the stamp; rows on trust learn of the loss by the sequence). Sequences rise by one per event sent on a
- * connection; the epoch is new per connection. Threads: any. Errors: none for the sender; `connected` tells.
+ * feed_send() queued.
+ * Shapes: at most FEED_QUEUE_MAX events wait; beyond that they are dropped and counted (the next opendir sees the
+ * stamp; rows on trust learn of the loss by the sequence). Sequences rise by one per event sent on a connection; the
+ * epoch is new per connection.
+ * Threads: any.
+ * Errors: none for the sender; `connected` tells.
  */
 #ifndef MAILDEX_FS_FEED_H
 #define MAILDEX_FS_FEED_H

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Live folders: per half (new/ or cur/) the entries in memory, ready to be sent, with a struct fresh of their own.
- * Loaded from the index, patched by the mount's own changes and by maildexd's feed, replaced by scans, evicted by least
- * use.
+ * Loaded from the index, patched by the mount's own changes and by maildexd's feed, replaced by scans, evicted by
+ * least use.
  *
  * Flow: live_get() pins one; live_open() at opendir brings it to a state that may be served (load, check, scan);
  * live_snapshot() at a handle's first READDIR; live_put(). Own changes: own.h. Events from elsewhere: feed.c.
- * Shapes: at most cache_bytes of snapshots that nobody pins; a folder used once counts among at most an eighth of that,
- * so that a backup that walks the mount evicts nobody. Ownership: counted; a live folder holds a reference on its node.
- * Whoever has pinned one keeps it and its snapshot. Threads: `lock` guards all fields behind it and is never held
- * across I/O; `scanning` and `inflight` say what is under way, `moved` tells when they change. Errors: negative errno
- * of the lower call that failed.
+ * Shapes: at most cache_bytes of snapshots that nobody pins; a folder used once counts among at most an eighth of
+ * that, so that a backup that walks the mount evicts nobody.
+ * Ownership: counted; a live folder holds a reference on its node. Whoever has pinned one keeps it and its snapshot.
+ * Threads: `lock` guards all fields behind it and is never held across I/O; `scanning` and `inflight` say what is
+ * under way, `moved` tells when they change.
+ * Errors: negative errno of the lower call that failed.
  */
 #ifndef MAILDEX_FS_LIVE_H
 #define MAILDEX_FS_LIVE_H

@@ -4,8 +4,10 @@
  * owner): one per handle would let a process block itself, the process's own would make all callers one (law 6).
  *
  * Flow: locks_get()/locks_set() per request; locks_flush() when an owner closes a handle of the inode (POSIX drops its
- * locks then). Shapes: owner is the kernel's lock_owner. Descriptors are opened read-write if the handle allows.
- * Ownership: descriptors are the table's. Threads: any; nothing here waits.
+ * locks then).
+ * Shapes: owner is the kernel's lock_owner. Descriptors are opened read-write if the handle allows.
+ * Ownership: descriptors are the table's.
+ * Threads: any; nothing here waits.
  * Errors: negative errno of fcntl(2): -EAGAIN where somebody else holds it.
  */
 #ifndef MAILDEX_FS_LOCKS_H

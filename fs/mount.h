@@ -2,9 +2,9 @@
 /*
  * Where the overlay is mounted, and what is refused (each refusal names the path and what to do, and changes nothing).
  *
- * Flow: mount_prepare() opens the lower tree (bound privately first where mount = root), mount_check_options() looks at
- * how it is mounted; mount_undo() takes the private bind away again. Errors: negative errno with a text; *code is what
- * the program exits with (PROG_USE or PROG_REACH).
+ * Flow: mount_prepare() opens the lower tree (bound privately first where mount = root), mount_check_options() looks
+ * at how it is mounted; mount_undo() takes the private bind away again.
+ * Errors: negative errno with a text; *code is what the program exits with (PROG_USE or PROG_REACH).
  */
 #ifndef MAILDEX_FS_MOUNT_H
 #define MAILDEX_FS_MOUNT_H

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finding a message in a snapshot: base name -> cookies. Built when a live folder is first patched or asked for a name.
+ * Finding a message in a snapshot: base name -> cookies. Built when a live folder is first patched or asked for a
+ * name.
  *
  * Shapes: 8 bytes a slot, at most 7/8 full: a tag of 16 hash bits and a cookie of 48.
- * Ownership: the caller's memory, tables inside. Threads: the live folder's lock.
+ * Ownership: the caller's memory, tables inside.
+ * Threads: the live folder's lock.
  * Errors: -ENOMEM leaves the index empty (it is built again at the next use).
  */
 #ifndef MAILDEX_FS_NAMES_H

@@ -5,12 +5,14 @@
  *
  * Flow: node_lookup() when the kernel asks for a name or a call made one; node_forget() when it forgets; node_at() to
  * reach the lower file: a held descriptor of the parent directory and the name. Names follow our own renames and
- * unlinks. Shapes: no descriptor is held for a file that nobody has open (an O_PATH descriptor keeps the NFS dentry
- * busy and turns each unlink into a rename to .nfsXXXX). Directories hold an O_PATH descriptor, at most
- * node_table.dirfds_max of them; others are opened again on use. Ownership: nodes belong to the table; the kernel's
- * lookups and children count as references. `root` lives as long as the table. Threads: any; one lock in the table,
- * never held across I/O. Errors: negative errno; -ESTALE when the name on disk is another file now (the kernel then
- * looks the path up again).
+ * unlinks.
+ * Shapes: no descriptor is held for a file that nobody has open (an O_PATH descriptor keeps the NFS dentry busy and
+ * turns each unlink into a rename to .nfsXXXX). Directories hold an O_PATH descriptor, at most node_table.dirfds_max
+ * of them; others are opened again on use.
+ * Ownership: nodes belong to the table; the kernel's lookups and children count as references. `root` lives as long as
+ * the table.
+ * Threads: any; one lock in the table, never held across I/O.
+ * Errors: negative errno; -ESTALE when the name on disk is another file now (the kernel then looks the path up again).
  */
 #ifndef MAILDEX_FS_NODE_H
 #define MAILDEX_FS_NODE_H

@@ -3,7 +3,8 @@
  * The filesystem's operations, as libfuse's low-level API wants them (fuse_lowlevel.h tells what each must answer).
  *
  * Flow: op_attr.c (names and attributes), op_change.c (what changes a directory), op_file.c (open files), op_dir.c
- * (listings), op_xattr.c, op_lock.c; ops.c has the table and the words that they share. Threads: libfuse's workers.
+ * (listings), op_xattr.c, op_lock.c; ops.c has the table and the words that they share.
+ * Threads: libfuse's workers.
  * Errors: positive errno in the replies.
  */
 #ifndef MAILDEX_FS_OPS_H

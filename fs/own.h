@@ -4,9 +4,12 @@
  * very next opendir shows it (law 3); the event to maildexd goes out after it.
  *
  * Flow: own_begin() before the lower call, own_end() after it, for each half that the call touches (a rename between
- * halves: two). Shapes: in a half of window_min names or more, a burst of changes (50 ms) shares one window: `pre` once
- * before the first, `post` by the next check or 50 ms later. Ownership: struct own is the caller's; it pins the live
- * folder between the two calls. Threads: any. Errors: none: what cannot be patched becomes need.
+ * halves: two).
+ * Shapes: in a half of window_min names or more, a burst of changes (50 ms) shares one window: `pre` once before the
+ * first, `post` by the next check or 50 ms later.
+ * Ownership: struct own is the caller's; it pins the live folder between the two calls.
+ * Threads: any.
+ * Errors: none: what cannot be patched becomes need.
  */
 #ifndef MAILDEX_FS_OWN_H
 #define MAILDEX_FS_OWN_H

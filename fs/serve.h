@@ -5,7 +5,9 @@
  * time.
  *
  * Shapes: a mailbox is a path below the root; everything at or below it follows; the longest match wins.
- * Ownership: paths are copied. Threads: any. Errors: -ENOMEM, -ENOSPC beyond SERVE_MAILBOXES_MAX.
+ * Ownership: paths are copied.
+ * Threads: any.
+ * Errors: -ENOMEM, -ENOSPC beyond SERVE_MAILBOXES_MAX.
  */
 #ifndef MAILDEX_FS_SERVE_H
 #define MAILDEX_FS_SERVE_H

@@ -4,11 +4,12 @@
  * copying only the chunks that change.
  *
  * Flow: snapshot_new(), snapshot_append() in rising order of cookies; snapshot_ref() for each handle that reads it; a
- * patch goes through snapshot_writable() first. Sending: snapshot_gather() fills an iovec, nothing is copied. Shapes:
- * an entry's cookie is its `off`: a number that rises with each entry ever added to the live folder and is never used
- * again in its life, so that a cookie is valid on any handle and in any later snapshot: "after c" is the first entry
- * with a greater one. Entries are struct fuse_dirent of linux/fuse.h. A chunk holds up to SNAPSHOT_CHUNK bytes. "." and
- * ".." have the cookies 1 and 2. Ownership: counted references; a snapshot with more than one is never changed.
+ * patch goes through snapshot_writable() first. Sending: snapshot_gather() fills an iovec, nothing is copied.
+ * Shapes: an entry's cookie is its `off`: a number that rises with each entry ever added to the live folder and is
+ * never used again in its life, so that a cookie is valid on any handle and in any later snapshot: "after c" is the
+ * first entry with a greater one. Entries are struct fuse_dirent of linux/fuse.h. A chunk holds up to SNAPSHOT_CHUNK
+ * bytes. "." and ".." have the cookies 1 and 2.
+ * Ownership: counted references; a snapshot with more than one is never changed.
  * Threads: references from any; changes under the live folder's lock.
  * Errors: -ENOMEM leaves the snapshot as it was.
  */

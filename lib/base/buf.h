@@ -5,9 +5,9 @@
  * Shapes: integers are little-endian; a string is u32 length + bytes (no NUL stored).
  * Ownership: a struct buf owns its bytes until buf_release(); a cursor borrows them.
  * Threads: one thread at a time.
- * Errors: out of memory is remembered in `failed` (buf_ok() at the end tells); a cursor that runs past
- * its end or meets a string that is too long sets `bad`, and every later get returns zero or an empty string: check
- * once at the end.
+ * Errors: out of memory is remembered in `failed` (buf_ok() at the end tells); a cursor that runs past its end or
+ * meets a string that is too long sets `bad`, and every later get returns zero or an empty string: check once at the
+ * end.
  */
 #ifndef MAILDEX_BASE_BUF_H
 #define MAILDEX_BASE_BUF_H

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Clocks of this host, in nanoseconds. Threads: any. Errors: none.
+ * Clocks of this host, in nanoseconds.
+ * Threads: any.
+ * Errors: none.
  */
 #ifndef MAILDEX_BASE_CLOCK_H
 #define MAILDEX_BASE_CLOCK_H

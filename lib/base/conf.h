@@ -3,8 +3,8 @@
  * The configuration: one INI file, section [maildex], and -o key=value over it.
  *
  * Flow: conf_init() (defaults), conf_load() and conf_set() in the order of the command line, conf_check() once.
- * Shapes: durations take s, ms, min, h, d ("1s", "30min", "24h"; a bare number is seconds); sizes take K, M, G (1024s).
- * Paths are absolute and stored without trailing slashes.
+ * Shapes: durations take s, ms, min, h, d ("1s", "30min", "24h"; a bare number is seconds); sizes take K, M, G
+ * (1024s). Paths are absolute and stored without trailing slashes.
  * Ownership: strings belong to the struct until conf_release(); none is NULL after conf_init() ("" for empty).
  * Threads: written at start only.
  * Errors: -EINVAL with file, line and key in the text (exit 2); -ENOENT and the like if the file cannot be read (exit

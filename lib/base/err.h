@@ -2,8 +2,8 @@
 /*
  * The one error idiom of maildex.
  *
- * Flow: the function that detects a failure writes the text and returns a negative errno;
- * who passes it on adds nothing; who decides what to do logs it once.
+ * Flow: the function that detects a failure writes the text and returns a negative errno; who passes it on adds
+ * nothing; who decides what to do logs it once.
  * Shapes: a text of at most ERR_TEXT_MAX - 1 bytes, cut where it would be longer.
  * Ownership: the caller's memory, nothing allocated; a NULL struct err is allowed everywhere.
  * Threads: one struct belongs to one thread.

@@ -3,9 +3,9 @@
  * The log: one line an event, on standard error (which systemd gives to the journal).
  *
  * Flow: log_open() once at start, then log_error/warn/info/debug from anywhere.
- * Shapes: lines are "<N>prog: text" when standard error is the journal (JOURNAL_STREAM names it; <N> as
- * in sd-daemon(3)), else "prog: level: text". Control bytes in the text are shown as \xNN, so that a file
- * name can't forge a line. A text is cut at 4 KiB.
+ * Shapes: lines are "<N>prog: text" when standard error is the journal (JOURNAL_STREAM names it; <N> as in
+ * sd-daemon(3)), else "prog: level: text". Control bytes in the text are shown as \xNN, so that a file name can't
+ * forge a line. A text is cut at 4 KiB.
  * Ownership: `prog` must outlive the process's use of the log.
  * Threads: any.
  * Errors: none; a log that cannot be written is not a failure.

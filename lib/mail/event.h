@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Events: the one vocabulary for what happened to a half, whatever told of it (design 5), and what an event does to the
- * names of a listing. Events are hints: the law holds if any are lost, doubled, late or out of order.
+ * Events: the one vocabulary for what happened to a half, whatever told of it (design 5), and what an event does to
+ * the names of a listing. Events are hints: the law holds if any are lost, doubled, late or out of order.
  *
  * Flow: a source makes a struct event (event_init, event_add); event_encode/event_decode carry it over sockets and the
  * bus; whoever holds a listing asks event_plan() per change, given the names that the message has in that listing now.
  * Shapes: at most EVENT_CHANGES_MAX changes, all of one half; ADD (name, ino, type), REMOVE (name), RENAME (old, name,
  * ino, type; within the half; a move between halves is a REMOVE in one and an ADD in the other), LOOK (no name:
- * something happened here), NEED (no name: the sender found the listing wrong). Ownership: an event owns its bytes
- * until event_release(). Threads: one at a time. Errors: event_decode() gives -EBADMSG and a text that names what was
- * malformed; nothing is kept.
+ * something happened here), NEED (no name: the sender found the listing wrong).
+ * Ownership: an event owns its bytes until event_release().
+ * Threads: one at a time.
+ * Errors: event_decode() gives -EBADMSG and a text that names what was malformed; nothing is kept.
  */
 #ifndef MAILDEX_MAIL_EVENT_H
 #define MAILDEX_MAIL_EVENT_H

@@ -3,8 +3,8 @@
  * Folders: a Maildir's path below the root, and its two halves that are indexed.
  *
  * Shapes: a folder path is relative to the root, without leading or trailing '/', without empty, "." or ".."
- * components, at most FOLDER_PATH_MAX bytes; "" is a Maildir that is the root itself.
- * Pure functions; threads: any. Errors: -EINVAL with a text that names what was wrong.
+ * components, at most FOLDER_PATH_MAX bytes; "" is a Maildir that is the root itself. Pure functions; threads: any.
+ * Errors: -EINVAL with a text that names what was wrong.
  */
 #ifndef MAILDEX_MAIL_FOLDER_H
 #define MAILDEX_MAIL_FOLDER_H

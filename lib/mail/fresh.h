@@ -7,7 +7,9 @@
  * per pass, then fresh_scanned(); a change heard of or made -> fresh_event() (how to apply it), then fresh_applied();
  * stat of the directory -> fresh_mtime_ns(); a hole in the events -> fresh_gap().
  * Shapes: times are ns since 1970 on the server's clock, unless named otherwise.
- * Ownership: plain values. Threads: the caller's lock. Errors: none.
+ * Ownership: plain values.
+ * Threads: the caller's lock.
+ * Errors: none.
  */
 #ifndef MAILDEX_MAIL_FRESH_H
 #define MAILDEX_MAIL_FRESH_H

@@ -4,9 +4,10 @@
  * loads, and maildexfs hands to maildexd.
  *
  * Shapes: records one behind the other: u64 inode, u8 type (DT_* of readdir(3)), u8 name length, the name's bytes; no
- * padding. `sum` is the order-free checksum: the sum mod 2^64 of listing_hash(name, inode) over all entries.
- * "." and ".." are never in it, nor .nfsXXXX names.
- * Ownership: a struct listing owns its bytes until listing_release(). Threads: one at a time.
+ * padding. `sum` is the order-free checksum: the sum mod 2^64 of listing_hash(name, inode) over all entries. "." and
+ * ".." are never in it, nor .nfsXXXX names.
+ * Ownership: a struct listing owns its bytes until listing_release().
+ * Threads: one at a time.
  * Errors: -ENOMEM; -EBADMSG for bytes that are no listing.
  */
 #ifndef MAILDEX_MAIL_LISTING_H

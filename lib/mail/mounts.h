@@ -6,8 +6,9 @@
  * cheaply whether a second look is worth it.
  * Shapes: paths are unescaped. `root` is the directory inside the filesystem that is mounted ("/" unless it is a bind
  * mount).
- * Ownership: struct mounts owns all strings until mounts_release(). Threads: one at a time, except mounts_changed() and
- * mounts_fd_id(): any. Errors: negative errno.
+ * Ownership: struct mounts owns all strings until mounts_release().
+ * Threads: one at a time, except mounts_changed() and mounts_fd_id(): any.
+ * Errors: negative errno.
  */
 #ifndef MAILDEX_MAIL_MOUNTS_H
 #define MAILDEX_MAIL_MOUNTS_H

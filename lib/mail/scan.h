@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Scanning: one half's directory read from the disk, with as many passes and lookups as rule 3 asks for. The I/O around
- * fresh_scan().
+ * Scanning: one half's directory read from the disk, with as many passes and lookups as rule 3 asks for. The I/O
+ * around fresh_scan().
  *
  * Flow: scan_half() with the directory open and credentials set; its result and the names touched meanwhile are then
- * brought together by the owner of the row under its own lock. Ownership: the result's listing is the caller's until
- * scan_release(). `before` may be NULL (nothing known) and must not change during the call. Threads: any; blocks on the
- * lower filesystem. Errors: negative errno.
+ * brought together by the owner of the row under its own lock.
+ * Ownership: the result's listing is the caller's until scan_release(). `before` may be NULL (nothing known) and must
+ * not change during the call.
+ * Threads: any; blocks on the lower filesystem.
+ * Errors: negative errno.
  */
 #ifndef MAILDEX_MAIL_SCAN_H
 #define MAILDEX_MAIL_SCAN_H

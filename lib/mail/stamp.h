@@ -5,8 +5,9 @@
  * Flow: stamp_read() on a held directory; everything else is comparison.
  * Shapes: ctime and mtime in nanoseconds since 1970. `dev` is not st_dev (an NFS mount's number is new at every mount)
  * but tree_device(): a hash that says which filesystem it is. `size` matters only where `sized` (the server counts
- * entries in it). Threads: any. Errors: negative errno from statx(2); -ESTALE for a directory that was removed (no
- * links left).
+ * entries in it).
+ * Threads: any.
+ * Errors: negative errno from statx(2); -ESTALE for a directory that was removed (no links left).
  */
 #ifndef MAILDEX_MAIL_STAMP_H
 #define MAILDEX_MAIL_STAMP_H

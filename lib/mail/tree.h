@@ -5,9 +5,10 @@
  * Flow: tree_open() at start; tree_check() now and then; tree_open_dir() per folder; tree_walk() over all folders.
  * Shapes: a tree is known by filesystem type, source ("server:/export") and the root's inode: tree.identity is that as
  * text, stable over mounts and reboots (law 7). tree_device() is the same idea for any st_dev: a stable 64-bit hash of
- * type, source and the filesystem's root path, read from /proc/self/mountinfo and remembered. Ownership: tree.fd
- * (O_PATH) is the tree's. Threads: any, after tree_open(). Errors: negative errno with a text that names the path and
- * what to do.
+ * type, source and the filesystem's root path, read from /proc/self/mountinfo and remembered.
+ * Ownership: tree.fd (O_PATH) is the tree's.
+ * Threads: any, after tree_open().
+ * Errors: negative errno with a text that names the path and what to do.
  */
 #ifndef MAILDEX_MAIL_TREE_H
 #define MAILDEX_MAIL_TREE_H

@@ -3,8 +3,8 @@
  * The socket protocol between maildexd, maildexfs, maildex-notify and maildexctl: one SOCK_SEQPACKET message each
  * (lib/base/sock.h).
  *
- * Shapes: every message starts with u8 version (WIRE_VERSION), u8 type, then the type's fields in the order given here.
- * A message of a newer version or an unknown type is answered by WIRE_ERROR and the connection goes on.
+ * Shapes: every message starts with u8 version (WIRE_VERSION), u8 type, then the type's fields in the order given
+ * here. A message of a newer version or an unknown type is answered by WIRE_ERROR and the connection goes on.
  *
  *  to maildexd (socket):
  *   HELLO    u8 role, str name        first message; role FS is believed only from uid 0, and is sent FEED from then on
@@ -22,7 +22,8 @@
  *   FEED     event                    what was applied to the index from elsewhere
  *   PROGRESS u64 folders done, u64 folders known so far, u8 walk complete, u64 messages, u64 failed, u64 skipped
  * (resumed) FAILED   str folder, str text     a folder that a rebuild could not read END      u8 exit code (PROG_*),
- * str text Ownership, Threads, Errors: as struct buf and struct cursor.
+ * str text Ownership, Threads,
+ * Errors: as struct buf and struct cursor.
  */
 #ifndef MAILDEX_MAIL_WIRE_H
 #define MAILDEX_MAIL_WIRE_H

@@ -5,7 +5,8 @@
  *
  * Flow: db_open(), then db_stmt() (bind it) and db_step() or db_run(); db_close().
  * Ownership: statements are the connection's. What is bound must live until the statement was reset; db_step() resets
- * it at the end and on an error, the caller after a row that it takes as the last one. Threads: one at a time.
+ * it at the end and on an error, the caller after a row that it takes as the last one.
+ * Threads: one at a time.
  * Errors: as store.h; each text names the path and what to do.
  */
 #ifndef MAILDEX_STORE_DB_H

@@ -3,7 +3,9 @@
  * The names of one half in the index. Private to lib/store; writer.h and reader.h say what each call means.
  *
  * Flow: names_load() reads; the others change names and let row->count and row->sum follow, which the caller saves.
- * Ownership: the caller's listings. Threads: the connection's. Errors: as store.h.
+ * Ownership: the caller's listings.
+ * Threads: the connection's.
+ * Errors: as store.h.
  */
 #ifndef MAILDEX_STORE_NAMES_H
 #define MAILDEX_STORE_NAMES_H

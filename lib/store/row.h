@@ -2,7 +2,8 @@
 /*
  * A half's row between struct store_row and SQL, and the bounds of "this folder and below". Private to lib/store.
  *
- * Ownership: what is bound borrows from the row and from the struct row_parked. Threads: the connection's.
+ * Ownership: what is bound borrows from the row and from the struct row_parked.
+ * Threads: the connection's.
  * Errors: -EUCLEAN for a row that can't be.
  */
 #ifndef MAILDEX_STORE_ROW_H

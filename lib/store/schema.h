@@ -5,7 +5,8 @@
  *
  * Flow: the writer calls schema_upgrade(), a reader schema_check(); both then schema_tree().
  * Shapes: version N is what the first N upgrades made; 0 is an empty file.
- * Threads: the connection's. Errors: -EPROTO for a newer version and for another program's file, which stays as it is;
+ * Threads: the connection's.
+ * Errors: -EPROTO for a newer version and for another program's file, which stays as it is;
  * -EXDEV for another tree; else as store.h.
  */
 #ifndef MAILDEX_STORE_SCHEMA_H

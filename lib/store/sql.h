@@ -4,7 +4,9 @@
  *
  * Shapes: a folder and a name are BLOBs, so that they compare as bytes whatever their encoding; a u64 is stored as the
  * i64 of the same bits; a type is stored as type ^ DT_REG, so that a message's costs no byte (see names.c).
- * Ownership: constants. Threads: any. Errors: none.
+ * Ownership: constants.
+ * Threads: any.
+ * Errors: none.
  */
 #ifndef MAILDEX_STORE_SQL_H
 #define MAILDEX_STORE_SQL_H

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The index: one SQLite file on local disk, one writer (maildexd), any number of readers. This folder is the only place
- * that knows SQL or includes sqlite3.h. See schema.c for the tables.
+ * The index: one SQLite file on local disk, one writer (maildexd), any number of readers. This folder is the only
+ * place that knows SQL or includes sqlite3.h. See schema.c for the tables.
  *
- * Shapes: a half is named by (folder path, half). Its row carries struct fresh, the count and the order-free sum of its
- * names. Ownership: handles are opened and closed by the caller; listings filled are the caller's. Threads: a writer
- * belongs to one thread; each thread has a reader of its own (store_readers hands them out). Errors: -EUCLEAN for a
- * damaged index or a row whose checksum is wrong, -EPROTO for one of a newer version, -EXDEV for another tree's,
+ * Shapes: a half is named by (folder path, half). Its row carries struct fresh, the count and the order-free sum of
+ * its names.
+ * Ownership: handles are opened and closed by the caller; listings filled are the caller's.
+ * Threads: a writer belongs to one thread; each thread has a reader of its own (store_readers hands them out).
+ * Errors: -EUCLEAN for a damaged index or a row whose checksum is wrong, -EPROTO for one of a newer version, -EXDEV
+ * for another tree's,
  * -ENOSPC for a full disk, -EAGAIN for a lock that was not had in time, other negative errno; always with a text.
  */
 #ifndef MAILDEX_STORE_STORE_H
