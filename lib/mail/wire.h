@@ -6,24 +6,30 @@
  * Shapes: every message starts with u8 version (WIRE_VERSION), u8 type, then the type's fields in the order given
  * here. A message of a newer version or an unknown type is answered by WIRE_ERROR and the connection goes on.
  *
- *  to maildexd (socket):
- *   HELLO    u8 role, str name        first message; role FS is believed only from uid 0, and is sent FEED from then on
- *   EVENT    event (event_encode)     no answer unless it is refused (WIRE_ERROR) or `NOTIFY` is used
- *   NOTIFY   str path relative to the root, answered OK or ERROR once it is queued (see folder_ref_parse)
- *   SCAN     str folder, u8 half, struct fresh_pass (wire_put_pass), u8 unclear, u64 count, u64 sum, u64 bytes; a
- * sealed or plain memfd with the listing's bytes comes with it; only from uid 0 STATUS   (nothing) answered by STATUS
- * with one str: lines "key value\n" REBUILD  u8 all, u32 n, n paths   answered by PROGRESS as it goes and END; paths
- * are folders; their subtrees are meant SERVE    as below                 answered ERROR: ask maildexfs to maildexfs
- * (socket + ".fs"): HELLO, STATUS as above SERVE    u8 set, u8 mode, u32 n, n paths   set: 0 asks, 1 sets; no paths:
- * the whole mount; else these mailboxes. Answered by STATUS with lines "PATH MODE\n" (the whole mount first, as "*")
- *  from both:
- *   OK       (nothing)
+ * To maildexd (`socket`):
+ *   HELLO    u8 role, str name          first message; role FS is believed only from uid 0, and is sent FEED from then on
+ *   EVENT    event (event_encode)       no answer unless it is refused (ERROR)
+ *   NOTIFY   str path below the root    answered OK or ERROR once it is queued (folder_ref_parse tells what it means)
+ *   SCAN     str folder, u8 half, pass (wire_put_pass), u8 unclear, u64 count, u64 sum, u64 bytes
+ *                                       a memfd with the listing's bytes comes with it; only from uid 0
+ *   STATUS                              answered by STATUS with one str: lines "key value\n"
+ *   REBUILD  u8 all, u32 n, n paths     answered by PROGRESS as it goes, FAILED, and END; paths are folders, their
+ *                                       subtrees are meant
+ *   SERVE    as below                   answered ERROR: ask maildexfs
+ *   END      u8 code, str text          goodbye: everything was sent, no gap
+ * To maildexfs (`socket` + ".fs"):
+ *   HELLO, STATUS                       as above
+ *   SERVE    u8 set, u8 mode, u32 n, n paths
+ *                                       set: 0 asks, 1 sets; no paths: the whole mount; else these mailboxes. Answered
+ *                                       by STATUS with lines "PATH MODE\n" (the whole mount first, as "*")
+ * From both:
+ *   OK
  *   ERROR    str text
- *   FEED     event                    what was applied to the index from elsewhere
+ *   FEED     event                      what was applied to the index from elsewhere
  *   PROGRESS u64 folders done, u64 folders known so far, u8 walk complete, u64 messages, u64 failed, u64 skipped
- * (resumed) FAILED   str folder, str text     a folder that a rebuild could not read END      u8 exit code (PROG_*),
- * str text Ownership, Threads,
- * Errors: as struct buf and struct cursor.
+ *   FAILED   str folder, str text       a folder that a rebuild could not read
+ *   END      u8 exit code (PROG_*), str text
+ * Ownership, threads and errors: as struct buf and struct cursor.
  */
 #ifndef MAILDEX_MAIL_WIRE_H
 #define MAILDEX_MAIL_WIRE_H
