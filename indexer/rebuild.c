@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "indexer/progress.h"
 #include "indexer/sweep.h"
 #include "lib/base/clock.h"
 #include "lib/base/cred.h"
@@ -15,7 +16,6 @@
 #include "lib/base/prog.h"
 
 #define FACT "rebuild.since"
-#define TELL_EVERY_NS (100 * NS_PER_MS)
 /* Halves given to the pool ahead of its threads. */
 #define AHEAD 4
 
@@ -37,19 +37,16 @@ struct rebuild {
 	_Atomic bool stop;
 	pthread_t thread;
 	/* Of the one that runs. */
-	uint64_t peer;
 	bool all;
 	char **starts;
 	size_t nstarts;
 	int64_t since_ns; /* resumed: halves listed since are passed over; 0: not resumed */
 	struct folder *folders;
 	size_t nfolders;
-	bool walked;
 	size_t outstanding; /* halves in the pool */
-	uint64_t done, messages, failed, skipped;
+	struct progress progress;
 	bool broken; /* cannot go on */
 	char why[ERR_TEXT_MAX];
-	int64_t told_ns; /* CLOCK_MONOTONIC */
 };
 
 struct rebuild *rebuild_new(struct apply *apply, struct store_readers *readers, struct rescan *pool,
@@ -112,7 +109,7 @@ void rebuild_peer_gone(struct rebuild *b, uint64_t peer)
 	bool ours;
 
 	pthread_mutex_lock(&b->lock);
-	ours = b->running && b->peer == peer;
+	ours = b->running && b->progress.peer == peer;
 	pthread_mutex_unlock(&b->lock);
 	if (ours)
 		rebuild_stop(b);
@@ -122,48 +119,10 @@ void rebuild_state(struct rebuild *b, char *out, size_t size)
 {
 	pthread_mutex_lock(&b->lock);
 	if (b->running)
-		snprintf(out, size, "running %" PRIu64 "/%zu", b->done, b->nfolders);
+		snprintf(out, size, "running %" PRIu64 "/%zu", b->progress.done, b->nfolders);
 	else
 		snprintf(out, size, "idle");
 	pthread_mutex_unlock(&b->lock);
-}
-
-static void send_to_peer(struct rebuild *b, struct buf *m)
-{
-	struct outbox_message *message = outbox_to(b->peer, m);
-
-	outbox_send(b->tools->outbox, message);
-	buf_release(m);
-}
-
-static void tell_failed(struct rebuild *b, const char *folder, const char *text)
-{
-	struct buf m;
-
-	buf_init(&m);
-	wire_begin(&m, WIRE_FAILED);
-	buf_put_str(&m, folder, strlen(folder));
-	buf_put_str(&m, text, strlen(text));
-	send_to_peer(b, &m);
-}
-
-/* With the lock held. */
-static void tell_progress(struct rebuild *b, bool now)
-{
-	struct buf m;
-
-	if (!now && clock_mono_ns() - b->told_ns < TELL_EVERY_NS)
-		return;
-	b->told_ns = clock_mono_ns();
-	buf_init(&m);
-	wire_begin(&m, WIRE_PROGRESS);
-	buf_put_u64(&m, b->done);
-	buf_put_u64(&m, b->nfolders);
-	buf_put_u8(&m, b->walked);
-	buf_put_u64(&m, b->messages);
-	buf_put_u64(&m, b->failed);
-	buf_put_u64(&m, b->skipped);
-	send_to_peer(b, &m);
 }
 
 static bool ended(const struct rebuild *b)
@@ -174,17 +133,17 @@ static bool ended(const struct rebuild *b)
 /* Waits, with the lock held, until something moves or progress is due. */
 static void wait_a_little(struct rebuild *b)
 {
-	int64_t until = clock_mono_ns() + TELL_EVERY_NS;
+	int64_t until = clock_mono_ns() + PROGRESS_EVERY_NS;
 	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
 
 	pthread_cond_timedwait(&b->wake, &b->lock, &ts);
-	tell_progress(b, false);
+	progress_tell(&b->progress, false);
 }
 
 static void half_done(struct rebuild *b, struct folder *f)
 {
 	if (--f->pending == 0)
-		b->done++;
+		b->progress.done++;
 }
 
 void rebuild_scanned(void *arg, const struct rescan_result *result)
@@ -202,13 +161,12 @@ void rebuild_scanned(void *arg, const struct rescan_result *result)
 	} else if (result->code != -ECANCELED) {
 		tell = result->code < 0 && !f->failed;
 		f->failed |= tell;
-		b->failed += tell;
-		b->messages += result->messages;
+		b->progress.messages += result->messages;
 		half_done(b, f);
 	}
 	/* Before whoever waits may end it. */
 	if (tell)
-		tell_failed(b, result->folder, result->text);
+		progress_failed(&b->progress, result->folder, result->text);
 	pthread_cond_broadcast(&b->wake);
 	pthread_mutex_unlock(&b->lock);
 }
@@ -236,6 +194,7 @@ static int walk_folder(void *arg, const char *path)
 		snprintf(b->why, sizeof(b->why), "out of memory for the names of folders");
 	} else {
 		b->folders[b->nfolders++] = (struct folder){.path = copy, .pending = HALVES};
+		b->progress.known = b->nfolders;
 		r = ended(b);
 	}
 	pthread_cond_broadcast(&b->wake);
@@ -251,8 +210,7 @@ static void walk_failed(void *arg, const char *path, int error)
 	snprintf(text, sizeof(text), "%s", strerror(error < 0 ? -error : error));
 	log_warn("%s: cannot be read: %s", path[0] ? path : ".", text);
 	pthread_mutex_lock(&b->lock);
-	b->failed++;
-	tell_failed(b, path, text);
+	progress_failed(&b->progress, path, text);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -284,7 +242,7 @@ static void *walk_main(void *arg)
 			walk_failed(b, b->starts[i], -ENOENT);
 	}
 	pthread_mutex_lock(&b->lock);
-	b->walked = true;
+	b->progress.walked = true;
 	pthread_cond_broadcast(&b->wake);
 	pthread_mutex_unlock(&b->lock);
 	return NULL;
@@ -337,9 +295,9 @@ static void feed_folder(struct rebuild *b, size_t i, const char *path, size_t ah
 					   .folder = path, .cookie = i, .code = -ESHUTDOWN, .text = "maildexd ends"});
 	}
 	pthread_mutex_lock(&b->lock);
-	b->messages += messages;
-	b->skipped += skipped == HALVES;
-	tell_progress(b, false);
+	b->progress.messages += messages;
+	b->progress.skipped += skipped == HALVES;
+	progress_tell(&b->progress, false);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -351,7 +309,7 @@ static void feed_all(struct rebuild *b)
 	for (size_t i = 0; !ended(b); i++) {
 		const char *path;
 
-		while (i >= b->nfolders && !b->walked && !ended(b))
+		while (i >= b->nfolders && !b->progress.walked && !ended(b))
 			wait_a_little(b);
 		if (i >= b->nfolders)
 			break;
@@ -369,7 +327,7 @@ static void drain(struct rebuild *b)
 	bool cancelled = false;
 
 	pthread_mutex_lock(&b->lock);
-	while (!b->walked || b->outstanding > 0) {
+	while (!b->progress.walked || b->outstanding > 0) {
 		if (ended(b) && !cancelled) {
 			cancelled = true;
 			pthread_mutex_unlock(&b->lock);
@@ -414,7 +372,6 @@ static void sweep(struct rebuild *b)
 static void finish(struct rebuild *b)
 {
 	struct err e;
-	struct buf m;
 	int code = PROG_REACH;
 	char text[ERR_TEXT_MAX];
 
@@ -424,21 +381,17 @@ static void finish(struct rebuild *b)
 	else if (b->broken)
 		snprintf(text, sizeof(text), "%s", b->why);
 	else {
-		code = b->failed ? PROG_NO : PROG_OK;
-		snprintf(text, sizeof(text), "%" PRIu64 " folders, %" PRIu64 " messages, %" PRIu64 " failed", b->done,
-			 b->messages, b->failed);
+		code = b->progress.failed ? PROG_NO : PROG_OK;
+		snprintf(text, sizeof(text), "%" PRIu64 " folders, %" PRIu64 " messages, %" PRIu64 " failed",
+			 b->progress.done, b->progress.messages, b->progress.failed);
 	}
-	tell_progress(b, true);
+	progress_tell(&b->progress, true);
 	pthread_mutex_unlock(&b->lock);
 	if (b->all && code != PROG_REACH)
 		apply_set_fact(b->apply, FACT, NULL, &e);
-	buf_init(&m);
-	wire_begin(&m, WIRE_END);
-	buf_put_u8(&m, (uint8_t)code);
-	buf_put_str(&m, text, strlen(text));
 	pthread_mutex_lock(&b->lock);
 	b->running = false;
-	send_to_peer(b, &m);
+	progress_end(&b->progress, (uint8_t)code, text);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -530,13 +483,12 @@ int rebuild_request(struct rebuild *b, uint64_t peer, bool all, char **paths, si
 		err_set(e, r, "out of memory");
 		goto out;
 	}
-	b->peer = peer;
+	progress_init(&b->progress, b->tools->outbox, peer);
 	b->all = all;
-	b->walked = b->broken = false;
+	b->broken = false;
 	b->stop = false;
-	b->since_ns = b->told_ns = 0;
+	b->since_ns = 0;
 	b->outstanding = 0;
-	b->done = b->messages = b->failed = b->skipped = 0;
 	b->running = true;
 	r = -pthread_create(&b->thread, NULL, rebuild_main, b);
 	b->joinable = r == 0;
