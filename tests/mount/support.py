@@ -186,7 +186,7 @@ class Maildex(Daemon):
     def proven(self, *parts):
         """Lists until the listing is known to be right: the server's own mtime is shown again."""
         own = os.stat(self.low(*parts)).st_mtime_ns
-        eventually("a proven listing", lambda: ls(self.up(*parts)) and os.stat(self.up(*parts)).st_mtime_ns == own)
+        eventually("a proven listing", lambda: ls(self.up(*parts)) is not None and os.stat(self.up(*parts)).st_mtime_ns == own)
 
     def fill(self, folder, half, n, first=0):
         """n messages in the lower tree; returns their names."""
