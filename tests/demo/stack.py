@@ -2,6 +2,7 @@
 """One maildexd and one maildexfs on a tree of their own, for the demo and the benchmark. Started as an administrator
 would start them: each program returns when it answers."""
 
+import contextlib
 import json
 import os
 import select
@@ -60,6 +61,30 @@ def unmount(path):
         run("umount", "-l", path)
 
 
+class Signals:
+    """A signal ends us as an error does: what was started is taken down. While something is being started it waits, so
+    that nothing is running that we don't know of."""
+
+    holding, pending = False, None
+
+    @classmethod
+    def catch(cls, number, _):
+        if not cls.holding:
+            sys.exit(128 + number)
+        cls.pending = number
+
+    @classmethod
+    @contextlib.contextmanager
+    def hold(cls):
+        cls.holding = True
+        try:
+            yield
+        finally:
+            cls.holding = False
+            if cls.pending:
+                sys.exit(128 + cls.pending)
+
+
 class Stack:
     def __init__(self, top, root, mount, name="maildex", **conf):
         self.dir = os.path.join(top, name)
@@ -100,10 +125,12 @@ class Stack:
             return f.read()
 
     def start_maildexd(self):
-        self._start("maildexd")
+        with Signals.hold():
+            self._start("maildexd")
 
     def start_maildexfs(self):
-        self._start("maildexfs")
+        with Signals.hold():
+            self._start("maildexfs")
 
     def ctl(self, *args, ok=(0,), timeout=WAIT_S):
         return run(os.path.join(BUILD, "maildexctl"), "-c", self.conf, *args, ok=ok, timeout=timeout)
@@ -129,11 +156,11 @@ class Stack:
 
 
 class Workplace:
-    """A folder of our own that is taken down at the end, whatever happens. Signals end us as errors do."""
+    """A folder of our own that is taken down at the end, whatever happens."""
 
     def __init__(self, prefix):
         for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(s, lambda n, _: sys.exit(128 + n))
+            signal.signal(s, Signals.catch)
         where = os.environ.get("TMPDIR", "/var/tmp")
         self.dir = tempfile.mkdtemp(prefix=prefix, dir=where)
         os.chmod(self.dir, 0o755)
