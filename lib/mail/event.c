@@ -336,6 +336,8 @@ enum plan_verdict event_plan(const struct change *c, bool blind, const struct li
 	struct listing_entry put = {.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
 
 	plan->nremove = plan->nput = plan->nlook = 0;
+	if (nnow > PLAN_MAX) /* now[] holds only some of them */
+		return PLAN_UNCLEAR;
 	switch (c->kind) {
 	case CHANGE_REMOVE:
 		if (nnow == 0)
