@@ -100,7 +100,7 @@ static void run(struct fs *fs, struct after_job *job)
 {
 	switch (job->kind) {
 	case AFTER_BURST:
-		own_burst_ends(fs, job->live);
+		own_burst_ends(fs, job->live, job->at_ns);
 		break;
 	case AFTER_LOOK:
 		feed_look(fs, job->live, job->data);

@@ -412,6 +412,14 @@ void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx
 				      .real_now_ns = clock_real_ns()};
 }
 
+void live_stat_remember(struct live *l, const struct stamp *s)
+{
+	l->stat = *s;
+	l->stat_at_ns = clock_mono_ns();
+	l->stat_valid = true;
+	l->stat_behind = false;
+}
+
 void live_close_burst(struct fs *fs, struct live *l, const struct stamp *post, struct event *out)
 {
 	struct fresh_context ctx;
@@ -420,6 +428,7 @@ void live_close_burst(struct fs *fs, struct live *l, const struct stamp *post, s
 	fe.entries_delta = event_entries_delta(&l->burst_event);
 	live_context(fs, l, &ctx);
 	fresh_applied(&l->fresh, &fe, &ctx, true);
+	live_stat_remember(l, post);
 	l->burst = false;
 	event_move(out, &l->burst_event);
 	event_init(&l->burst_event, l->folder, l->half);

@@ -55,7 +55,8 @@ struct live {
 	struct stamp burst_pre;
 	int64_t burst_since_ns; /* CLOCK_MONOTONIC */
 	struct event burst_event;
-	bool stat_valid; /* a reading that stats may share */
+	bool stat_valid;  /* a reading that stats may share */
+	bool stat_behind; /* own changes were made since: what is shown with it is tagged */
 	struct stamp stat;
 	int64_t stat_at_ns; /* CLOCK_MONOTONIC */
 };
@@ -112,6 +113,8 @@ size_t live_now(struct live *l, const struct change *c, struct listing_entry *no
 void live_touch(struct live *l, const struct change *c);
 /* Sets need, also for a scan under way. */
 void live_set_need(struct live *l);
+/* A stamp that was just read: stats may share it for `revalidate`. */
+void live_stat_remember(struct live *l, const struct stamp *s);
 /* Ends a burst with its post stamp; the event moves to `out` (to be sent; out->nchanges 0: nothing). */
 void live_close_burst(struct fs *fs, struct live *l, const struct stamp *post, struct event *out);
 void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);

@@ -316,13 +316,6 @@ static int stamp_as(int dirfd, const struct cred *who, struct stamp *s)
 	return r;
 }
 
-static void stat_remember(struct live *l, const struct stamp *s)
-{
-	l->stat = *s;
-	l->stat_at_ns = clock_mono_ns();
-	l->stat_valid = true;
-}
-
 /* The check; asks again while something overtakes it. Called with the lock. */
 static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *who, struct event *burst,
 		 enum fresh_verdict *verdict)
@@ -357,7 +350,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 			break;
 		again = true;
 	}
-	stat_remember(l, &s);
+	live_stat_remember(l, &s);
 	return 0;
 }
 
@@ -439,6 +432,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 {
 	struct live *l = live_peek(fs, half);
 	struct event burst = {0};
+	struct fresh shown;
 	bool loaded = false, moved = false;
 	int r = 0;
 
@@ -466,14 +460,17 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 			if (r == 0 && l->fresh.gen == gen && !l->inflight && !l->scanning) {
 				if (l->burst)
 					live_close_burst(fs, l, reading, &burst);
-				stat_remember(l, reading);
+				live_stat_remember(l, reading);
 			}
 		}
 		moved = r == 0 && !stamp_eq(reading, &l->fresh.known);
 		if (moved)
 			l->fresh.gen++;
+		/* The reading is from before our own changes: with the listing's generation it is never shown twice. */
+		shown = l->fresh;
+		shown.need |= l->stat_behind;
 		if (r == 0)
-			*mtime_ns = fresh_mtime_ns(&l->fresh, reading, fs->host_hash);
+			*mtime_ns = fresh_mtime_ns(&shown, reading, fs->host_hash);
 		pthread_mutex_unlock(&l->lock);
 	}
 	if (moved)

@@ -119,7 +119,8 @@ static bool patch(struct fs *fs, struct live *l, const struct change *c)
 		patch_literally(l, c);
 		break;
 	}
-	l->stat_valid = false;
+	/* The kernel stats a half before each call by name in it: asking the server each time would end every burst. */
+	l->stat_behind = true;
 	live_touch(l, c);
 	if (l->burst && l->burst_pre.ctime_ns >= l->fresh.seen_ns && event_add(&l->burst_event, c) == 0) {
 		l->fresh.gen++;
@@ -235,7 +236,7 @@ void own_missing(struct fs *fs, struct node *dir, const char *name)
 	live_put(fs, l);
 }
 
-void own_burst_ends(struct fs *fs, struct live *l)
+void own_burst_ends(struct fs *fs, struct live *l, int64_t due_ns)
 {
 	struct event ended = {0};
 	struct stamp post;
@@ -245,7 +246,7 @@ void own_burst_ends(struct fs *fs, struct live *l)
 
 	fd = node_dir_get(&fs->nodes, l->node);
 	pthread_mutex_lock(&l->lock);
-	if (l->burst) {
+	if (l->burst && l->burst_since_ns + BURST_NS <= due_ns) {
 		gen = l->fresh.gen;
 		pthread_mutex_unlock(&l->lock);
 		if (fd >= 0)

@@ -32,7 +32,7 @@ void own_begin(struct fs *fs, struct node *dir, int dirfd, struct own *own);
 void own_end(struct fs *fs, struct own *own, int result, const struct change *changes, size_t nchanges);
 /* A name was looked up and is not there: if it is listed, the listing is wrong. */
 void own_missing(struct fs *fs, struct node *dir, const char *name);
-/* The after-job at a burst's end. */
-void own_burst_ends(struct fs *fs, struct live *l);
+/* The after-job at a burst's end; due_ns: when it was to run. A burst that is younger has a job of its own. */
+void own_burst_ends(struct fs *fs, struct live *l, int64_t due_ns);
 
 #endif
