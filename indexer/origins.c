@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@ struct origin {
 	struct origin *next;
 	uint64_t epoch;
 	uint64_t last;
+	bool goodbye;
 	char name[256];
 };
 
@@ -53,39 +55,51 @@ static struct origin *add(struct origins *o, const char *name)
 enum origins_verdict origins_saw(struct origins *o, const char *name, uint64_t epoch, uint64_t sequence)
 {
 	struct origin *at = find(o, name);
-	uint64_t due;
+	bool hole = false;
 
 	if (!at)
 		at = add(o, name);
 	if (!at)
 		return ORIGINS_HOLE; /* no memory to know better */
 	if (at->epoch != epoch) {
+		hole = !at->goodbye;
 		at->epoch = epoch;
 		at->last = 0;
 	}
-	due = at->last + 1;
-	if (sequence < due)
+	if (sequence <= at->last)
 		return ORIGINS_DOUBLED;
+	hole |= sequence != at->last + 1;
 	at->last = sequence;
-	return sequence == due ? ORIGINS_NEXT : ORIGINS_HOLE;
+	at->goodbye = false;
+	return hole ? ORIGINS_HOLE : ORIGINS_NEXT;
+}
+
+void origins_goodbye(struct origins *o, const char *name)
+{
+	struct origin *at = find(o, name);
+
+	if (!at)
+		at = add(o, name); /* it sent nothing: then nothing is missing either */
+	if (at)
+		at->goodbye = true;
 }
 
 void origins_print(const struct origins *o, struct buf *out)
 {
 	for (const struct origin *at = o->first; at; at = at->next)
-		buf_printf(out, "%" PRIu64 " %" PRIu64 " %s\n", at->epoch, at->last, at->name);
+		buf_printf(out, "%" PRIu64 " %" PRIu64 " %d %s\n", at->epoch, at->last, at->goodbye, at->name);
 }
 
 int origins_parse(struct origins *o, const char *text)
 {
 	while (*text) {
 		uint64_t epoch, last;
-		int at = 0;
+		int goodbye, at = 0;
 		size_t len;
 		char name[256];
 		struct origin *new;
 
-		if (sscanf(text, "%" SCNu64 " %" SCNu64 " %n", &epoch, &last, &at) != 2 || at == 0)
+		if (sscanf(text, "%" SCNu64 " %" SCNu64 " %d %n", &epoch, &last, &goodbye, &at) != 3 || at == 0)
 			goto bad;
 		len = strcspn(text + at, "\n");
 		if (len == 0 || len >= sizeof(name) || text[at + len] != '\n')
@@ -97,6 +111,7 @@ int origins_parse(struct origins *o, const char *text)
 			goto bad;
 		new->epoch = epoch;
 		new->last = last;
+		new->goodbye = goodbye == 1;
 		text += at + len + 1;
 	}
 	return 0;

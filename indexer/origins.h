@@ -5,7 +5,9 @@
  *
  * Flow: origins_saw() per numbered event, in the order of arrival. At a clean end origins_print() is stored, and
  * origins_parse() takes it at the next start: without it, whatever was sent meanwhile is a gap.
- * Shapes: an origin numbers its events 1, 2, 3, ... within an epoch, which is new at each of its starts.
+ * Shapes: an origin numbers its events 1, 2, 3, ... within an epoch, which is new at each of its starts, or whenever it
+ * may have dropped some. A new epoch is a hole unless the one before ended with a goodbye: what was dropped in between
+ * never had a number here. So is the first epoch of an origin that is not known.
  * Ownership: the struct owns its names until origins_release(). Threads: one. Errors: -ENOMEM, -EBADMSG.
  */
 #ifndef MAILDEX_INDEXER_ORIGINS_H
@@ -30,6 +32,8 @@ enum origins_verdict {
 void origins_init(struct origins *o);
 void origins_release(struct origins *o);
 enum origins_verdict origins_saw(struct origins *o, const char *name, uint64_t epoch, uint64_t sequence);
+/* It said that nothing follows in this epoch. */
+void origins_goodbye(struct origins *o, const char *name);
 /* Appends one line an origin. */
 void origins_print(const struct origins *o, struct buf *out);
 /* Takes what origins_print() wrote. Returns 0 or negative errno (then nothing is kept). */

@@ -259,10 +259,11 @@ static enum request_verdict on_serve(const struct request_tools *t, struct peer 
 
 static enum request_verdict on_end(const struct request_tools *t, struct peer *p, struct cursor *c, int memfd)
 {
-	(void)t;
 	(void)c;
 	(void)memfd;
 	p->goodbye = true;
+	if (p->role == WIRE_ROLE_FS)
+		origins_goodbye(t->origins, p->name);
 	return REQUEST_GO_ON;
 }
 

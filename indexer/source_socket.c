@@ -208,7 +208,7 @@ static void socket_stop(struct source *source)
 		while (peer_read(s, p)) {
 			/* until there is nothing more */
 		}
-		/* We end it ourselves: what it sends from now on has numbers, and is told at the next start. */
+		/* We end it ourselves. What it has sent is taken; what it drops until the next start is told by its numbers. */
 		p->goodbye = true;
 		peer_end(s, p);
 	}

@@ -7,8 +7,8 @@
  * at most.
  *
  * Gaps (rule 7): an FS peer numbers its events 1, 2, 3, ... within an epoch (HELLO's name is the origin), and says END
- * before it closes. A hole in the numbers, a connection that ends without END, or one that we end ourselves, is a gap.
- * So is an unclean end of maildexd: origins are kept over a clean one only.
+ * before it closes for good. A hole in the numbers, a new epoch without that goodbye, a connection that ends without it,
+ * is a gap. So is an unclean end of maildexd: origins are kept over a clean one only.
  *
  * Flow: source_socket_new() with a listening descriptor; then as source.h.
  * Ownership: the descriptor stays the caller's; the rest is borrowed. Threads: the main thread.

@@ -101,6 +101,7 @@ class Client:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.connect(path)  # waits while too many others do
         self.sock.settimeout(WAIT_S)
+        self.feeds = []  # what came while something else was waited for
         if hello:
             self.send(message(HELLO, bytes([role]), put_str(name)))
 
@@ -124,8 +125,13 @@ class Client:
             return b""
 
     def expect(self, kind):
-        """The next message, which must be of that type; its text if it is an answer with one."""
+        """The next message, which must be of that type; FEED may come in between at any time."""
+        if kind == FEED and self.feeds:
+            return self.feeds.pop(0)
         data = self.recv()
+        while data and data[1] == FEED and kind != FEED:
+            self.feeds.append(data)
+            data = self.recv()
         assert data, "the connection ended"
         if data[1] == ERROR and kind != ERROR:
             raise AssertionError("ERROR: " + Reader(data[2:]).str())
@@ -363,7 +369,7 @@ class Daemon:
         return {e.name: e.inode() for e in os.scandir(self.path(folder, sub))}
 
     def idle(self, client):
-        """Waits until all that was received is applied; returns the status."""
+        """Waits until all that this client has sent is applied; returns the status."""
 
         def applied():
             s = client.status()
