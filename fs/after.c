@@ -102,6 +102,9 @@ static void run(struct fs *fs, struct after_job *job)
 	case AFTER_BURST:
 		own_burst_ends(fs, job->live, job->at_ns);
 		break;
+	case AFTER_HINTS:
+		own_hints_due(fs, job->live);
+		break;
 	case AFTER_LOOK:
 		feed_look(fs, job->live, job->data);
 		break;

@@ -26,6 +26,7 @@ struct live;
 
 enum after_kind {
 	AFTER_BURST,   /* a burst of own changes ended: take its post stamp, send its event */
+	AFTER_HINTS,   /* own changes without a window: tell maildexd */
 	AFTER_LOOK,    /* an event from elsewhere: look its names up */
 	AFTER_CONFIRM, /* look for listings on trust whose time has come */
 };

@@ -58,25 +58,25 @@ static void enqueue(struct fs *fs, struct feed_item *item)
 
 void feed_send(struct fs *fs, struct event *ev)
 {
-	struct feed_item *item = calloc(1, sizeof(*item));
+	struct feed_item *item;
 
-	if (!item) {
-		event_release(ev);
+	if (!ev)
 		return;
+	item = calloc(1, sizeof(*item));
+	if (item) {
+		event_move(&item->event, ev);
+		enqueue(fs, item);
 	}
-	event_move(&item->event, ev);
-	enqueue(fs, item);
+	event_free(ev);
 }
 
-void feed_send_change(struct fs *fs, const char *folder, enum half half, const struct change *c)
+void feed_send_changes(struct fs *fs, const char *folder, enum half half, const struct change *changes, size_t n)
 {
-	struct event ev;
+	struct event *ev = event_new(folder, half);
 
-	event_init(&ev, folder, half);
-	if (event_add(&ev, c) == 0)
-		feed_send(fs, &ev);
-	else
-		event_release(&ev);
+	for (size_t i = 0; ev && i < n; i++)
+		event_add(ev, &changes[i]);
+	feed_send(fs, ev);
 }
 
 void feed_send_scan(struct fs *fs, const char *folder, enum half half, struct scan *scan)

@@ -49,12 +49,12 @@ struct feed {
 
 int feed_start(struct fs *fs, struct err *e);
 void feed_stop(struct fs *fs);
-/* Takes the event over (it is empty afterwards). */
+/* Takes the event over (made by event_new()); NULL is nothing. */
 void feed_send(struct fs *fs, struct event *ev);
 /* Takes the scan over. */
 void feed_send_scan(struct fs *fs, const char *folder, enum half half, struct scan *scan);
-/* One change without a window. */
-void feed_send_change(struct fs *fs, const char *folder, enum half half, const struct change *c);
+/* Changes without a window. */
+void feed_send_changes(struct fs *fs, const char *folder, enum half half, const struct change *changes, size_t n);
 
 /* Takes an event in (feed.c's thread). */
 void feed_apply(struct fs *fs, struct event *ev);

@@ -55,7 +55,7 @@ static void lru_append(struct live_cache *c, struct live *l)
 	l->lru_prev = c->lru_last[seg];
 	*(l->lru_prev ? &l->lru_prev->lru_next : &c->lru_first[seg]) = l;
 	c->lru_last[seg] = l;
-	l->bytes = sizeof(*l) + (l->snapshot ? snapshot_bytes(l->snapshot) : 0) +
+	l->bytes = sizeof(*l) + strlen(l->folder) + (l->snapshot ? snapshot_bytes(l->snapshot) : 0) +
 		   (l->names.slots ? (l->names.mask + 1) * sizeof(uint64_t) : 0);
 	c->bytes[seg] += l->bytes;
 	l->cached = true;
@@ -82,7 +82,8 @@ static void live_free(struct fs *fs, struct live *l)
 	node_unref(&fs->nodes, l->node);
 	snapshot_unref(l->snapshot);
 	names_release(&l->names);
-	event_release(&l->burst_event);
+	event_free(l->burst_event);
+	event_free(l->hints);
 	free(l->touched);
 	pthread_cond_destroy(&l->moved);
 	pthread_mutex_destroy(&l->lock);
@@ -110,7 +111,7 @@ static int folder_of(struct fs *fs, struct node *half, char folder[FOLDER_PATH_M
 
 static struct live *live_new(struct fs *fs, struct node *half, const char *folder)
 {
-	struct live *l = calloc(1, sizeof(*l));
+	struct live *l = calloc(1, sizeof(*l) + strlen(folder) + 1);
 
 	if (!l)
 		return NULL;
@@ -122,7 +123,6 @@ static struct live *live_new(struct fs *fs, struct node *half, const char *folde
 	pthread_cond_init(&l->moved, NULL);
 	fresh_init(&l->fresh);
 	names_init(&l->names);
-	event_init(&l->burst_event, folder, l->half);
 	l->next_cookie = SNAPSHOT_FIRST_COOKIE;
 	return l;
 }
@@ -420,18 +420,28 @@ void live_stat_remember(struct live *l, const struct stamp *s)
 	l->stat_behind = false;
 }
 
-void live_close_burst(struct fs *fs, struct live *l, const struct stamp *post, struct event *out)
+int live_collect(struct live *l, struct event **collection, const struct change *c)
 {
+	if (!*collection)
+		*collection = event_new(l->folder, l->half);
+	return *collection ? event_add(*collection, c) : -ENOMEM;
+}
+
+struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp *post)
+{
+	struct event *ev = l->burst_event;
 	struct fresh_context ctx;
 	struct fresh_event fe = {.windowed = true, .window = {l->burst_pre, *post}};
 
-	fe.entries_delta = event_entries_delta(&l->burst_event);
+	fe.entries_delta = ev ? event_entries_delta(ev) : 0;
 	live_context(fs, l, &ctx);
 	fresh_applied(&l->fresh, &fe, &ctx, true);
 	live_stat_remember(l, post);
 	l->burst = false;
-	event_move(out, &l->burst_event);
-	event_init(&l->burst_event, l->folder, l->half);
-	out->windowed = true;
-	out->window = fe.window;
+	l->burst_event = NULL;
+	if (ev) {
+		ev->windowed = true;
+		ev->window = fe.window;
+	}
+	return ev;
 }

@@ -32,7 +32,6 @@ struct fs;
 
 struct live {
 	struct node *node;
-	char folder[FOLDER_PATH_MAX + 1];
 	enum half half;
 	struct live *hash_next, *lru_prev,
 		*lru_next; /* guarded by the cache's lock, as are pins, uses, bytes, cached */
@@ -53,12 +52,14 @@ struct live {
 	unsigned inflight; /* own changes between pre and patch */
 	bool burst;        /* own changes share a window that is not closed yet */
 	struct stamp burst_pre;
-	int64_t burst_since_ns; /* CLOCK_MONOTONIC */
-	struct event burst_event;
-	bool stat_valid;  /* a reading that stats may share */
-	bool stat_behind; /* own changes were made since: what is shown with it is tagged */
+	int64_t burst_since_ns;    /* CLOCK_MONOTONIC */
+	struct event *burst_event; /* its changes so far; NULL: none */
+	struct event *hints;       /* own changes without a window that maildexd is not told of yet; NULL: none */
+	bool stat_valid;           /* a reading that stats may share */
+	bool stat_behind;          /* own changes were made since: what is shown with it is tagged */
 	struct stamp stat;
 	int64_t stat_at_ns; /* CLOCK_MONOTONIC */
+	char folder[];
 };
 
 struct live_cache {
@@ -102,6 +103,8 @@ int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who
  * memory). Returns 0 or negative errno.
  */
 int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns);
+/* The half's own attributes were set through this mount: the next stat asks the server. */
+void live_stat_forget(struct fs *fs, struct node *half);
 
 /* ---- for own.c and feed.c, with l->lock held ---- */
 
@@ -115,8 +118,10 @@ void live_touch(struct live *l, const struct change *c);
 void live_set_need(struct live *l);
 /* A stamp that was just read: stats may share it for `revalidate`. */
 void live_stat_remember(struct live *l, const struct stamp *s);
-/* Ends a burst with its post stamp; the event moves to `out` (to be sent; out->nchanges 0: nothing). */
-void live_close_burst(struct fs *fs, struct live *l, const struct stamp *post, struct event *out);
+/* Adds a change to one of the two collections. Returns 0 or negative errno (-ENOSPC: full). */
+int live_collect(struct live *l, struct event **collection, const struct change *c);
+/* Ends a burst with its post stamp. Returns its event, to be sent by feed_send(); NULL: nothing to tell. */
+struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp *post);
 void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);
 
 #endif

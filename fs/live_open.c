@@ -317,7 +317,7 @@ static int stamp_as(int dirfd, const struct cred *who, struct stamp *s)
 }
 
 /* The check; asks again while something overtakes it. Called with the lock. */
-static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *who, struct event *burst,
+static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *who, struct event **burst,
 		 enum fresh_verdict *verdict)
 {
 	struct stamp s = {0};
@@ -341,8 +341,8 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 			return 0;
 		}
 		/* This very reading is the burst's `post`, if the burst is not younger than it. */
-		if (l->burst && l->fresh.gen == gen && !burst->nchanges) {
-			live_close_burst(fs, l, &s, burst);
+		if (l->burst && l->fresh.gen == gen && !*burst) {
+			*burst = live_close_burst(fs, l, &s);
 			gen = l->fresh.gen;
 		}
 		*verdict = fresh_check(&l->fresh, gen, again, &s, serverclock_now_ns(s.dev));
@@ -357,7 +357,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 {
 	enum fresh_verdict verdict = FRESH_SCAN;
-	struct event burst = {0};
+	struct event *burst = NULL;
 	bool repaired;
 	int r = 0;
 
@@ -377,8 +377,7 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 		counter_add(COUNT_SERVED, 1);
 	}
 	pthread_mutex_unlock(&l->lock);
-	if (burst.nchanges)
-		feed_send(fs, &burst);
+	feed_send(fs, burst);
 	return r;
 }
 
@@ -428,10 +427,22 @@ static void drop_sibling_reading(struct fs *fs, const struct live *l)
 	live_put(fs, other);
 }
 
+void live_stat_forget(struct fs *fs, struct node *half)
+{
+	struct live *l = live_peek(fs, half);
+
+	if (!l)
+		return;
+	pthread_mutex_lock(&l->lock);
+	l->stat_valid = false;
+	pthread_mutex_unlock(&l->lock);
+	live_put(fs, l);
+}
+
 int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns)
 {
 	struct live *l = live_peek(fs, half);
-	struct event burst = {0};
+	struct event *burst = NULL;
 	struct fresh shown;
 	bool loaded = false, moved = false;
 	int r = 0;
@@ -459,7 +470,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 			pthread_mutex_lock(&l->lock);
 			if (r == 0 && l->fresh.gen == gen && !l->inflight && !l->scanning) {
 				if (l->burst)
-					live_close_burst(fs, l, reading, &burst);
+					burst = live_close_burst(fs, l, reading);
 				live_stat_remember(l, reading);
 			}
 		}
@@ -475,8 +486,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 	}
 	if (moved)
 		drop_sibling_reading(fs, l);
-	if (burst.nchanges)
-		feed_send(fs, &burst);
+	feed_send(fs, burst);
 	if (l)
 		live_put(fs, l);
 	return r;

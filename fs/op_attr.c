@@ -167,7 +167,11 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 
 		CALLER_RUN(req, r, set_times(fd, is_path, times));
 	}
-	r = r < 0 ? -errno : attr_now(req, n, fi, &st, &timeout_s);
+	r = r < 0 ? -errno : 0;
+	if (n->dir)
+		live_stat_forget(ops_fs(req), n);
+	if (r == 0)
+		r = attr_now(req, n, fi, &st, &timeout_s);
 	if (is_path)
 		close(fd);
 	if (r < 0)

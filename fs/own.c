@@ -20,7 +20,7 @@
 #define BURST_BUSY_NS (5 * NS_PER_MS)
 
 /* Starts a burst, with one GETATTR, where a window is worth it. Called with the lock, which is dropped for the call. */
-static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *ended)
+static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event **ended)
 {
 	struct fresh_context ctx;
 	struct stamp pre;
@@ -32,7 +32,7 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	if (l->scanning || !fresh_wants_window(&l->fresh, &ctx))
 		return;
 	if (l->burst && clock_mono_ns() - l->burst_since_ns < BURST_NS &&
-	    l->burst_event.nchanges + 2 <= EVENT_CHANGES_MAX)
+	    (!l->burst_event || l->burst_event->nchanges + 2 <= EVENT_CHANGES_MAX))
 		return;
 	if (!idle)
 		return;
@@ -48,7 +48,7 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	}
 	/* One reading ends the burst before and begins the next. */
 	if (l->burst)
-		live_close_burst(fs, l, &pre, ended);
+		*ended = live_close_burst(fs, l, &pre);
 	if (!fresh_wants_window(&l->fresh, &ctx) || !stamp_eq(&pre, &l->fresh.known))
 		return; /* somebody changed the folder: to be listed anyway */
 	l->burst = true;
@@ -61,7 +61,7 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 
 void own_begin(struct fs *fs, struct node *dir, int dirfd, struct own *own)
 {
-	struct event ended = {0};
+	struct event *ended = NULL;
 
 	*own = (struct own){.dir = dir, .is_half = node_is_half(&fs->nodes, dir)};
 	if (!own->is_half)
@@ -73,8 +73,7 @@ void own_begin(struct fs *fs, struct node *dir, int dirfd, struct own *own)
 	own->live->inflight++;
 	burst_begin(fs, own->live, dirfd, &ended);
 	pthread_mutex_unlock(&own->live->lock);
-	if (ended.nchanges)
-		feed_send(fs, &ended);
+	feed_send(fs, ended);
 }
 
 /* The listing says something else than the change expects: do what the change says, and list before serving. */
@@ -122,7 +121,7 @@ static bool patch(struct fs *fs, struct live *l, const struct change *c)
 	/* The kernel stats a half before each call by name in it: asking the server each time would end every burst. */
 	l->stat_behind = true;
 	live_touch(l, c);
-	if (l->burst && l->burst_pre.ctime_ns >= l->fresh.seen_ns && event_add(&l->burst_event, c) == 0) {
+	if (l->burst && l->burst_pre.ctime_ns >= l->fresh.seen_ns && live_collect(l, &l->burst_event, c) == 0) {
 		l->fresh.gen++;
 		return true;
 	}
@@ -174,44 +173,81 @@ static bool refusal_fits(struct live *l, int error, const struct change *c)
 	return false;
 }
 
-void own_end(struct fs *fs, struct own *own, int result, const struct change *changes, size_t nchanges)
+/*
+ * maildexd is told of changes without a window 50 ms later, all in one message: its row must be listed again anyway. Called with the
+ * lock. Returns what is to be sent now: those before, if there are too many for one message.
+ */
+static struct event *hint(struct fs *fs, struct live *l, const struct change *c)
+{
+	struct event *full = NULL;
+	bool first = !l->hints;
+
+	if (!atomic_load(&fs->feed.connected))
+		return NULL;
+	if (live_collect(l, &l->hints, c) < 0) {
+		full = l->hints;
+		l->hints = NULL;
+		live_collect(l, &l->hints, c);
+	}
+	if (first && after_add(fs, AFTER_HINTS, l, BURST_NS, NULL) < 0) {
+		full = l->hints;
+		l->hints = NULL;
+	}
+	return full;
+}
+
+void own_hints_due(struct fs *fs, struct live *l)
+{
+	struct event *ev;
+
+	pthread_mutex_lock(&l->lock);
+	ev = l->hints;
+	l->hints = NULL;
+	pthread_mutex_unlock(&l->lock);
+	feed_send(fs, ev);
+}
+
+/* A half that is not in memory: maildexd may hold it all the same. */
+static void tell(struct fs *fs, struct node *dir, const struct change *changes, size_t n)
 {
 	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2], *slash;
+
+	if (!n || !atomic_load(&fs->feed.connected) || node_path(&fs->nodes, dir, path, sizeof(path)) < 0)
+		return;
+	slash = strrchr(path, '/');
+	*(slash ? slash : path) = '\0';
+	feed_send_changes(fs, path, dir->dir->half, changes, n);
+}
+
+void own_end(struct fs *fs, struct own *own, int result, const struct change *changes, size_t nchanges)
+{
 	struct live *l = own->live;
-	bool in_burst = false, doubtful = false;
+	struct event *full = NULL;
+	bool doubtful = false;
 
 	if (!own->is_half)
 		return;
-	if (l) {
-		pthread_mutex_lock(&l->lock);
-		for (size_t i = 0; i < nchanges; i++) {
-			if (result == 0)
-				in_burst = patch(fs, l, &changes[i]);
-			else if (!refusal_fits(l, result, &changes[i]))
-				doubtful = true;
-		}
-		if (doubtful)
-			live_set_need(l);
-		l->inflight--;
-		pthread_cond_broadcast(&l->moved);
-		pthread_mutex_unlock(&l->lock);
-	}
 	if (result == 0)
 		counter_add(COUNT_OWN_CHANGES, nchanges);
-	if (result == 0 && !in_burst && atomic_load(&fs->feed.connected)) {
-		if (l) {
-			strcpy(path, l->folder);
-		} else if (node_path(&fs->nodes, own->dir, path, sizeof(path)) == 0) {
-			slash = strrchr(path, '/');
-			*(slash ? slash : path) = '\0';
-		} else {
-			return;
-		}
-		for (size_t i = 0; i < nchanges; i++)
-			feed_send_change(fs, path, own->dir->dir->half, &changes[i]);
+	if (!l) {
+		if (result == 0)
+			tell(fs, own->dir, changes, nchanges);
+		return;
 	}
-	if (l)
-		live_put(fs, l);
+	pthread_mutex_lock(&l->lock);
+	for (size_t i = 0; i < nchanges; i++) {
+		if (result < 0)
+			doubtful |= !refusal_fits(l, result, &changes[i]);
+		else if (!patch(fs, l, &changes[i]) && !full)
+			full = hint(fs, l, &changes[i]);
+	}
+	if (doubtful)
+		live_set_need(l);
+	l->inflight--;
+	pthread_cond_broadcast(&l->moved);
+	pthread_mutex_unlock(&l->lock);
+	feed_send(fs, full);
+	live_put(fs, l);
 }
 
 void own_missing(struct fs *fs, struct node *dir, const char *name)
@@ -231,14 +267,14 @@ void own_missing(struct fs *fs, struct node *dir, const char *name)
 	pthread_mutex_unlock(&l->lock);
 	if (listed) {
 		change_make(&need, CHANGE_NEED, NULL, "", 0, 0);
-		feed_send_change(fs, l->folder, l->half, &need);
+		feed_send_changes(fs, l->folder, l->half, &need, 1);
 	}
 	live_put(fs, l);
 }
 
 void own_burst_ends(struct fs *fs, struct live *l, int64_t due_ns)
 {
-	struct event ended = {0};
+	struct event *ended = NULL;
 	struct stamp post;
 	uint64_t gen;
 	int fd, r;
@@ -257,17 +293,16 @@ void own_burst_ends(struct fs *fs, struct live *l, int64_t due_ns)
 		if (l->burst && r < 0) {
 			live_set_need(l);
 			l->burst = again = false;
-			event_move(&ended, &l->burst_event);
-			event_init(&l->burst_event, l->folder, l->half);
+			ended = l->burst_event;
+			l->burst_event = NULL;
 		} else if (l->burst && !again) {
-			live_close_burst(fs, l, &post, &ended);
+			ended = live_close_burst(fs, l, &post);
 		}
 	}
 	pthread_mutex_unlock(&l->lock);
 	if (fd >= 0)
 		node_dir_put(&fs->nodes, l->node);
-	if (ended.nchanges)
-		feed_send(fs, &ended);
+	feed_send(fs, ended);
 	if (again && after_add(fs, AFTER_BURST, l, BURST_BUSY_NS, NULL) < 0) {
 		pthread_mutex_lock(&l->lock);
 		live_set_need(l);

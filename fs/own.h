@@ -30,6 +30,8 @@ struct own {
 void own_begin(struct fs *fs, struct node *dir, int dirfd, struct own *own);
 /* result: 0 or negative errno of the lower call. changes: what it did if it succeeded. */
 void own_end(struct fs *fs, struct own *own, int result, const struct change *changes, size_t nchanges);
+/* The after-job of changes without a window, 50 ms after the first. */
+void own_hints_due(struct fs *fs, struct live *l);
 /* A name was looked up and is not there: if it is listed, the listing is wrong. */
 void own_missing(struct fs *fs, struct node *dir, const char *name);
 /* The after-job at a burst's end; due_ns: when it was to run. A burst that is younger has a job of its own. */

@@ -11,14 +11,18 @@
 struct chunk {
 	_Atomic unsigned refs;
 	uint32_t used;
+	uint32_t room; /* grows up to SNAPSHOT_CHUNK, so that a small folder costs little */
 	uint32_t count;
 	uint64_t last; /* greatest cookie */
-	char data[SNAPSHOT_CHUNK];
+	char data[];
 };
+
+#define CHUNK_ROOM_MIN 512
 
 struct snapshot {
 	_Atomic unsigned refs;
 	uint64_t count;
+	size_t bytes; /* of the chunks */
 	size_t nchunks, room;
 	struct chunk **chunks;
 };
@@ -34,26 +38,24 @@ static void chunk_unref(struct chunk *c)
 		free(c);
 }
 
-static struct chunk *chunk_new(void)
+static struct chunk *chunk_new(uint32_t room)
 {
-	struct chunk *c = malloc(sizeof(*c));
+	struct chunk *c = malloc(sizeof(*c) + room);
 
 	if (c) {
 		atomic_init(&c->refs, 1);
 		c->used = c->count = 0;
+		c->room = room;
 		c->last = 0;
 	}
 	return c;
 }
 
-/* Makes chunk i one that only this snapshot holds. */
-static int chunk_writable(struct snapshot *s, size_t i)
+/* Puts a copy of chunk i with that much room in its place. */
+static int chunk_replace(struct snapshot *s, size_t i, uint32_t room)
 {
-	struct chunk *old = s->chunks[i], *c;
+	struct chunk *old = s->chunks[i], *c = chunk_new(room);
 
-	if (atomic_load(&old->refs) == 1)
-		return 0;
-	c = chunk_new();
 	if (!c)
 		return -ENOMEM;
 	c->used = old->used;
@@ -61,28 +63,54 @@ static int chunk_writable(struct snapshot *s, size_t i)
 	c->last = old->last;
 	memcpy(c->data, old->data, old->used);
 	s->chunks[i] = c;
+	s->bytes += room;
+	s->bytes -= old->room;
 	chunk_unref(old);
 	return 0;
 }
 
-static int snapshot_add_chunk(struct snapshot *s)
+/* Makes chunk i one that only this snapshot holds. */
+static int chunk_writable(struct snapshot *s, size_t i)
+{
+	return atomic_load(&s->chunks[i]->refs) == 1 ? 0 : chunk_replace(s, i, s->chunks[i]->room);
+}
+
+static int snapshot_add_chunk(struct snapshot *s, uint32_t room)
 {
 	struct chunk *c;
 
 	if (s->nchunks == s->room) {
-		size_t room = s->room ? s->room * 2 : 4;
-		struct chunk **chunks = realloc(s->chunks, room * sizeof(struct chunk *));
+		size_t more = s->room ? s->room * 2 : 2;
+		struct chunk **chunks = realloc(s->chunks, more * sizeof(struct chunk *));
 
 		if (!chunks)
 			return -ENOMEM;
 		s->chunks = chunks;
-		s->room = room;
+		s->room = more;
 	}
-	c = chunk_new();
+	c = chunk_new(room);
 	if (!c)
 		return -ENOMEM;
 	s->chunks[s->nchunks++] = c;
+	s->bytes += room;
 	return 0;
+}
+
+/* Room for one more entry behind all, in the last chunk or in a new one. */
+static int make_room(struct snapshot *s, size_t need)
+{
+	const struct chunk *last = s->nchunks ? s->chunks[s->nchunks - 1] : NULL;
+	uint32_t room;
+
+	if (last && last->used + need <= last->room)
+		return chunk_writable(s, s->nchunks - 1);
+	if (!last)
+		return snapshot_add_chunk(s, CHUNK_ROOM_MIN);
+	if (last->used + need > SNAPSHOT_CHUNK)
+		return snapshot_add_chunk(s, SNAPSHOT_CHUNK);
+	for (room = last->room; last->used + need > room; room *= 2)
+		;
+	return chunk_replace(s, s->nchunks - 1, room);
 }
 
 int snapshot_append(struct snapshot *s, uint64_t cookie, const struct listing_entry *e)
@@ -90,12 +118,8 @@ int snapshot_append(struct snapshot *s, uint64_t cookie, const struct listing_en
 	size_t need = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + e->len);
 	struct fuse_dirent *d;
 	struct chunk *c;
-	int r;
+	int r = make_room(s, need);
 
-	if (s->nchunks == 0 || s->chunks[s->nchunks - 1]->used + need > SNAPSHOT_CHUNK)
-		r = snapshot_add_chunk(s);
-	else
-		r = chunk_writable(s, s->nchunks - 1);
 	if (r < 0)
 		return r;
 	c = s->chunks[s->nchunks - 1];
@@ -154,7 +178,7 @@ uint64_t snapshot_count(const struct snapshot *s)
 
 size_t snapshot_bytes(const struct snapshot *s)
 {
-	return s->nchunks * sizeof(struct chunk) + sizeof(*s);
+	return s->bytes + s->nchunks * sizeof(struct chunk) + s->room * sizeof(struct chunk *) + sizeof(*s);
 }
 
 int snapshot_writable(struct snapshot **sp)
@@ -173,6 +197,7 @@ int snapshot_writable(struct snapshot **sp)
 	}
 	atomic_init(&s->refs, 1);
 	s->count = old->count;
+	s->bytes = old->bytes;
 	s->nchunks = old->nchunks;
 	s->room = old->nchunks + 1;
 	for (size_t i = 0; i < old->nchunks; i++) {
@@ -250,6 +275,7 @@ int snapshot_remove(struct snapshot *s, uint64_t cookie)
 	s->count--;
 	/* `last` may stay too great: the searches only need it to be an upper bound below the next chunk's first. */
 	if (c->count == 0) {
+		s->bytes -= c->room;
 		chunk_unref(c);
 		memmove(&s->chunks[i], &s->chunks[i + 1], (s->nchunks - i - 1) * sizeof(struct chunk *));
 		s->nchunks--;

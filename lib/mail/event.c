@@ -34,6 +34,22 @@ void event_release(struct event *ev)
 	ev->nchanges = 0;
 }
 
+struct event *event_new(const char *folder, enum half half)
+{
+	struct event *ev = malloc(sizeof(*ev));
+
+	if (ev)
+		event_init(ev, folder, half);
+	return ev;
+}
+
+void event_free(struct event *ev)
+{
+	if (ev)
+		event_release(ev);
+	free(ev);
+}
+
 void event_move(struct event *dst, struct event *src)
 {
 	*dst = *src;

@@ -48,6 +48,9 @@ struct event {
 
 void event_init(struct event *ev, const char *folder, enum half half);
 void event_release(struct event *ev);
+/* The same on the heap. event_new() returns NULL when out of memory; event_free() takes NULL. */
+struct event *event_new(const char *folder, enum half half);
+void event_free(struct event *ev);
 /* Moves src's content to dst (which is overwritten) and leaves src empty. */
 void event_move(struct event *dst, struct event *src);
 /* Copies a change in. Returns 0, -ENOSPC when full, -ENOMEM. */
