@@ -161,7 +161,7 @@ static struct trusted *take_due(struct schedule *s)
 static void confirm(struct schedule *s, const struct trusted *t)
 {
 	struct store_reader *reader;
-	struct store_row row;
+	struct store_row row = {0};
 	struct err e;
 	int64_t due;
 	int r = store_readers_get(s->readers, &reader, &e);
