@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The race that this file guards against: a lower inode number is used again for another file while the kernel still
- * knows the old one: the birth time (where there is one) and the type tell them apart; the old node leaves the table
- * and lives on until the kernel forgets it.
+ * knows the old one: the birth time (where there is one) and the type tell them apart; the old node is not found
+ * any more and lives on until the kernel forgets it.
  */
 #include "fs/node.h"
 
@@ -234,7 +234,7 @@ void node_table_release(struct node_table *t)
 	pthread_mutex_destroy(&t->lock);
 }
 
-/* The node in the table that this is, or NULL. One that has the number but is another file leaves the table. */
+/* The node in the table that this is, or NULL. One that has the number but is another file is not found again. */
 static struct node *table_find(struct node_table *t, dev_t dev, const struct statx *stx)
 {
 	int64_t btime = stx->stx_mask & STATX_BTIME ? stx->stx_btime.tv_sec * NS_PER_S + stx->stx_btime.tv_nsec : 0;
@@ -242,10 +242,10 @@ static struct node *table_find(struct node_table *t, dev_t dev, const struct sta
 
 	if (dev == t->root->dev && stx->stx_ino == t->root->ino)
 		return t->root;
-	while (n && (n->dev != dev || n->ino != stx->stx_ino))
+	while (n && (n->dev != dev || n->ino != stx->stx_ino || n->replaced))
 		n = n->hash_next;
 	if (n && (n->type != (stx->stx_mode & S_IFMT) || n->btime_ns != btime)) {
-		unhash(t, n);
+		n->replaced = true;
 		return NULL;
 	}
 	return n;

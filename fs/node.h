@@ -59,6 +59,7 @@ struct node {
 	uint64_t lookups; /* the kernel's references */
 	unsigned refs;    /* ours: names of children, live folders, calls under way */
 	bool hashed;
+	bool replaced; /* its number is another file's now */
 	struct node_name *names;
 	struct node_dir *dir; /* NULL unless a directory */
 
