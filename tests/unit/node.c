@@ -144,7 +144,7 @@ static void a_number_used_again_is_another_node(void **state)
 	other = node_lookup(&table, u, "f", &stx, -1);
 	node_dir_put(&table, u);
 	assert_ptr_not_equal(f, other);
-	assert_false(f->hashed);
+	assert_true(f->replaced);
 	node_forget(&table, f, 1);
 	node_forget(&table, other, 1);
 	node_forget(&table, u, 1);
