@@ -57,12 +57,14 @@ enum serve_mode serve_of(struct serve *s, const char *folder)
 
 	pthread_rwlock_rdlock(&s->lock);
 	mode = s->mode;
-	while (s->count && len > 0) {
+	while (s->count) {
 		at = position(s, folder, len, &found);
 		if (found) {
 			mode = s->mailboxes[at].mode;
 			break;
 		}
+		if (len == 0)
+			break;
 		while (len > 0 && folder[len - 1] != '/')
 			len--;
 		if (len > 0)
