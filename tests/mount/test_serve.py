@@ -1,59 +1,113 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""serve index, lower and compare at run time: the emergency brake, per mailbox too, and what comparing finds."""
+"""serve: index, lower and compare at run time, by the socket of maildexfs."""
 
 import os
 import sqlite3
 
 import pytest
 
-from daemon import CUR
-from support import SERVE_COMPARE, SERVE_INDEX, SERVE_LOWER, as_user, eventually, ls, touch
+from daemon import xxh3_listing
+from support import SERVE_COMPARE, SERVE_INDEX, SERVE_LOWER, Client, as_user, eventually, ls, touch
 
 
-def test_modes_are_told(mounted):
+def test_asked_and_set(mounted):
+    m = mounted
+    assert m.serve() == {"*": "index"}
+    assert m.serve(SERVE_LOWER) == {"*": "lower"} == m.serve()
+    assert m.serve(SERVE_COMPARE, "u", "v/.Sub") == {"*": "lower", "u": "compare", "v/.Sub": "compare"} == m.serve()
+    assert m.serve(SERVE_INDEX, "u") == {"*": "lower", "u": "index", "v/.Sub": "compare"}
+    assert m.serve(SERVE_INDEX) == {"*": "index"} == m.serve()
+
+
+@pytest.mark.parametrize("word", ["index", "lower", "compare"])
+def test_from_the_configuration(maildex, word):
+    maildex.fs_start(serve=word)
+    assert maildex.serve() == {"*": word}
+    maildex.fill("u", "cur", 5)
+    assert len(maildex.same("u/cur")) == 5
+
+
+@pytest.mark.parametrize("mailbox", ["/etc", "../u", "u//v", "x" * 4000, "u/"])
+def test_refuses_what_is_no_mailbox(mounted, mailbox):
+    with pytest.raises(AssertionError, match="ERROR"):
+        mounted.serve(SERVE_LOWER, mailbox)
     assert mounted.serve() == {"*": "index"}
-    assert mounted.serve(SERVE_LOWER, "u/.Sent") == {"*": "index", "u/.Sent": "lower"}
-    assert mounted.serve(SERVE_COMPARE) == {"*": "compare"}
 
 
-@pytest.mark.parametrize("word, mode", [("lower", "lower"), ("compare", "compare"), ("index", "index")])
-def test_the_file_says_how_to_start(maildex, word, mode):
-    maildex.conf["serve"] = word
-    maildex.fs_start()
-    assert maildex.serve() == {"*": mode}
+def test_only_root_may_set(mounted):
+    """Everybody may ask; a refused client changes nothing."""
+    os.chmod(os.path.dirname(mounted.socket), 0o755)
+    assert as_user(2001, mounted.serve) == {"*": "index"}
+    with pytest.raises(AssertionError, match="root"):
+        as_user(2001, lambda: mounted.serve(SERVE_LOWER))
+    assert mounted.serve() == {"*": "index"}
 
 
-def test_lower_lists_the_lower_tree_each_time(mounted):
-    mounted.fill("u", "cur", 50)
-    mounted.proven("u/cur")
-    mounted.serve(SERVE_LOWER)
-    with mounted.counting("opendirs") as n:
+def test_rubbish_ends_nothing(mounted):
+    for data in (b"x", b"\1\7", b"\1\7\1\1\xff\xff\xff\xff", b"\1\x63", b"\2\5", b"\1\7\1\7\0\0\0\0"):
+        with mounted.fs_client() as c:
+            c.send(data)
+            c.error()
+            assert c.status()["maildexfs.state"] == "ok"
+    assert mounted.serve() == {"*": "index"}
+
+
+def test_many_connections(mounted):
+    """At most so many; the next gets an answer that says so, and who goes makes room."""
+    clients = [mounted.fs_client() for _ in range(15)]
+    for c in clients:
+        assert c.status()["maildexfs.state"] == "ok"
+    more = [Client(mounted.socket + ".fs", hello=False) for _ in range(4)]
+    assert any("too many" in c.error() for c in more[-1:])
+    for c in clients + more:
+        c.close()
+    eventually("room", lambda: answers(mounted))
+
+
+def answers(m):
+    try:
+        return m.fs_status()["maildexfs.state"] == "ok"
+    except (AssertionError, OSError):
+        return False
+
+
+def test_lower_is_the_emergency_brake(mounted):
+    """Nothing of the index is used: each opendir is a lower one, and mtimes are the server's."""
+    m = mounted
+    m.fill("u", "cur", 30)
+    m.maildir("v", cur=4)
+    m.same("u/cur")
+    m.serve(SERVE_LOWER)
+    with m.counting("opendirs", "lower.listings", "scans") as grown:
         for i in range(5):
-            touch(mounted.low(f"u/cur/s{i}:2,"))
-            mounted.same("u/cur")
-    assert n["opendirs"] == 0  # none was asked of a live folder
-    assert os.stat(mounted.up("u/cur")).st_mtime_ns == os.stat(mounted.low("u/cur")).st_mtime_ns
-    touch(mounted.up("u/cur/own:2,"))
-    mounted.same("u/cur")
-    mounted.serve(SERVE_INDEX)
-    mounted.same("u/cur")
-    with mounted.counting("opendirs") as n:
-        mounted.same("u/cur")
-    assert n["opendirs"] == 1
+            touch(m.low("u/cur", f"a{i}"))
+            m.same("u/cur")
+            touch(m.up("u/cur", f"b{i}"))
+            m.same("u/cur")
+            assert os.stat(m.up("u/cur")).st_mtime_ns == os.stat(m.low("u/cur")).st_mtime_ns
+    assert grown == {"opendirs": 0, "lower.listings": 0, "scans": 0}
+    m.serve(SERVE_INDEX, "u")
+    with m.counting("opendirs") as grown:
+        m.same("u/cur")
+        m.same("v/cur")
+    assert grown == {"opendirs": 1}
 
 
-def test_one_mailbox_only(maildex):
-    maildex.maildir("v", cur=5)
-    maildex.maildir("u/.Sent", cur=5)
-    maildex.fs_start()
-    maildex.serve(SERVE_LOWER, "u")
-    for folder, asked in (("u", 0), ("u/.Sent", 0), ("v", 1)):
-        with maildex.counting("opendirs") as n:
-            maildex.same(folder, "cur")
-        assert n["opendirs"] == asked, folder
+@pytest.mark.parametrize("mailboxes", [(), ("u",)])
+def test_switched_while_messages_change(mounted, mailboxes):
+    """Back and forth between all modes: what was done meanwhile is in the next listing."""
+    m = mounted
+    names = m.fill("u", "cur", 60)
+    for i, n in enumerate(names):
+        m.serve((SERVE_INDEX, SERVE_LOWER, SERVE_INDEX, SERVE_COMPARE)[i % 4], *mailboxes)
+        os.rename(m.up("u/cur", n), m.up("u/cur", n + "T"))
+        if i % 5 == 0:
+            touch(m.low("u/cur", f"silent{i}"))
+        m.same("u/cur")
+    assert m.count("compare.differences") == 0
 
 
-def test_an_open_listing_survives_the_switch(mounted):
+def test_open_listing_survives_the_switch(mounted):
     mounted.fill("u", "cur", 3000)
     with os.scandir(mounted.up("u/cur")) as it:
         first = next(it).name
@@ -62,66 +116,108 @@ def test_an_open_listing_survives_the_switch(mounted):
     assert len({first, *rest}) == 3000
 
 
-def test_only_root_switches(mounted):
-    def attempt():
-        try:
-            mounted.serve(SERVE_LOWER)
-        except AssertionError as e:
-            return str(e)
-        return "accepted"
-
-    assert "only root" in as_user(65534, attempt)
-    assert mounted.serve() == {"*": "index"}
-
-
-def test_bad_mailboxes_are_named(mounted):
-    for bad in ("../x", "a//b", "/abs", "x" * 4000):
-        with pytest.raises(AssertionError, match="ERROR"):
-            mounted.serve(SERVE_LOWER, bad)
-    assert mounted.serve() == {"*": "index"}
+def test_mode_follows_the_mailbox_s_folders(mounted):
+    """A mailbox's mode is that of all below it, and of nothing whose name only begins like it."""
+    m = mounted
+    m.maildir("u/.Sub", cur=2)
+    m.maildir("u2", cur=2)
+    m.serve(SERVE_LOWER, "u")
+    with m.counting("opendirs") as grown:
+        m.same("u/cur")
+        m.same("u/.Sub/cur")
+    assert grown == {"opendirs": 0}
+    with m.counting("opendirs") as grown:
+        m.same("u2/cur")
+    assert grown == {"opendirs": 1}
 
 
-def test_compare_finds_nothing_where_all_is_right(mounted):
-    mounted.serve(SERVE_COMPARE)
-    names = mounted.fill("u", "cur", 200)
-    for i in range(10):
-        mounted.same("u/cur")
-        os.rename(mounted.low("u/cur", names[i]), mounted.low("u/cur", names[i] + "T"))
-        mounted.same("u/cur")
-        touch(mounted.up(f"u/cur/own{i}:2,"))
-        mounted.same("u/cur")
-    eventually("a comparison", lambda: mounted.same("u/cur") and mounted.count("compare.done") > 0)
-    assert mounted.count("compare.differences") == 0
+def test_root_is_a_mailbox_too(maildex):
+    """The tree may be one Maildir; its path is empty, and all others are below it."""
+    maildex.maildir("", cur=3)
+    m = maildex.fs_start()
+    m.serve(SERVE_LOWER, "")
+    m.serve(SERVE_INDEX, "u")
+    with m.counting("opendirs") as grown:
+        assert len(m.same("cur")) == 3
+        m.same("u/cur")
+    assert grown == {"opendirs": 1}
+    m.serve(SERVE_INDEX, "")
+    with m.counting("opendirs") as grown:
+        touch(m.up("cur/own"))
+        assert len(m.same("cur")) == 4
+    assert grown == {"opendirs": 1}
 
 
-def test_compare_counts_and_logs_each_difference(maildex):
-    """An index that claims to be right and is not: one name too many, one missing, one with another inode; checksum and all."""
-    from daemon import xxh3_listing
+def test_compare_finds_nothing_where_all_is_right(maildex):
+    m = maildex
+    m.fs_start(serve="compare", window_min=20)
+    names = m.fill("u", "cur", 60)
+    m.same("u/cur")
+    for i, n in enumerate(names):
+        os.rename(m.up("u/cur", n), m.up("u/cur", n + "T"))
+        if i % 4 == 0:
+            os.unlink(m.up("u/cur", n + "T"))
+        m.same("u/cur")
+    for n in os.listdir(m.low("u/cur")):
+        os.rename(m.low("u/cur", n), m.low("u/cur", n + "R"))
+        m.same("u/cur")
+    assert m.count("compare.done") > 0 and m.count("compare.differences") == 0
+    assert "compare:" not in m.fs_logged()
 
-    names = maildex.fill("u", "cur", 100)
+
+@pytest.fixture(name="indexed")
+def mounted_with_an_index(maildex):
+    """Half u/cur is in the index, proven; maildexfs is not yet mounted."""
+    maildex.fill("u", "cur", 30)
     maildex.start()
-    maildex.fs_start()
-    maildex.proven("u/cur")
-    eventually("the index", lambda: maildex.row("u", CUR) and not maildex.row("u", CUR)["unsettled"])
-    maildex.fs_stop()
-    maildex.stop()
-    db = sqlite3.connect(maildex.index)
-    inode = maildex.disk("u", CUR)
-    (half,) = db.execute("SELECT id FROM half WHERE half = ?", (CUR,)).fetchone()
-    db.execute("DELETE FROM message WHERE half = ? AND name = ?", (half, os.fsencode(names[1])))
-    db.execute("INSERT INTO message (half, name, ino, type) VALUES (?, ?, 7, 0)", (half, b"phantom:2,S"))
-    db.execute("UPDATE message SET ino = ino + 1 WHERE half = ? AND name = ?", (half, os.fsencode(names[2])))
-    total = sum(xxh3_listing(n, i) for n, i in inode.items()) - xxh3_listing(names[1], inode[names[1]])
-    total += xxh3_listing("phantom:2,S", 7)
-    total += xxh3_listing(names[2], inode[names[2]] + 1) - xxh3_listing(names[2], inode[names[2]])
-    total %= 2**64
-    db.execute("UPDATE half SET sum = ? WHERE id = ?", (total - 2**64 if total >= 2**63 else total, half))
+    with maildex.client() as c:
+        eventually("a settled row", lambda: c.rebuild()[0] == 0 and not maildex.row("u", 1)["unsettled"])
+    return maildex
+
+
+def tamper(m, sql_names):
+    """Changes the names of u/cur in the index, with count and checksum that fit."""
+    db = sqlite3.connect(m.index, timeout=60)
+    half = db.execute("SELECT id FROM half WHERE folder = ? AND half = 1", (b"u",)).fetchone()[0]
+    for sql, *args in sql_names:
+        assert db.execute(sql, (half, *args)).rowcount == 1
+    rows = db.execute("SELECT name, ino FROM message WHERE half = ?", (half,)).fetchall()
+    total = sum(xxh3_listing(os.fsdecode(n), ino) for n, ino in rows) % 2**64
+    total -= 2**64 if total >= 2**63 else 0
+    assert db.execute("UPDATE half SET count = ?, sum = ? WHERE id = ?", (len(rows), total, half)).rowcount == 1
     db.commit()
     db.close()
-    maildex.conf["serve"] = "compare"
-    maildex.fs_start()
-    assert ls(maildex.up("u/cur")) == ls(maildex.low("u/cur"))  # the real listing is served
-    assert maildex.count("compare.differences") == 3
-    said = maildex.fs_logged()
-    for what in ("only in the index: phantom:2,S", f"only in the lower tree: {names[1]}", f"another inode in the index: {names[2]}"):
-        assert what in said
+
+
+def test_compare_counts_and_logs_differences(indexed):
+    """The real listing is served all the same."""
+    m = indexed
+    names = sorted(ls(m.low("u/cur")))
+    tamper(
+        m,
+        [
+            ("DELETE FROM message WHERE half = ? AND name = ?", names[0]),
+            ("UPDATE message SET name = ?2 WHERE half = ?1 AND name = ?3", b"phantom\x1b", names[1]),
+            ("UPDATE message SET ino = ino + 1 WHERE half = ? AND name = ?", names[2]),
+        ],
+    )
+    m.fs_start(serve="compare")
+    m.same("u/cur")
+    status = m.fs_status()
+    assert status["maildexfs.compare.done"] == "1" and status["maildexfs.compare.differences"] == "4"
+    log = m.fs_logged()
+    assert f"u/cur: only in the lower tree: {names[0].decode()}" in log
+    assert f"u/cur: only in the lower tree: {names[1].decode()}" in log
+    assert "u/cur: only in the index: phantom\\x1b" in log
+    assert f"u/cur: another inode in the index: {names[2].decode()}" in log
+    m.serve(SERVE_LOWER)
+    m.same("u/cur")
+
+
+def test_compare_logs_at_most_so_many(indexed):
+    m = indexed
+    tamper(m, [("DELETE FROM message WHERE half = ? AND name = ?", n) for n in sorted(ls(m.low("u/cur")))[:25]])
+    m.fs_start(serve="compare")
+    m.same("u/cur")
+    assert m.count("compare.differences") == 25
+    assert m.fs_logged().count("only in the lower tree") == 10
