@@ -113,7 +113,8 @@ static int attempt(const struct relist_tools *tools, struct relist *job, bool la
 	scan_release(&scan);
 	if (r < 0)
 		return r;
-	return t.verdict == TAKEOVER_AGAIN && !last;
+	job->busy = t.verdict == TAKEOVER_AGAIN;
+	return job->busy && !last;
 }
 
 int relist_half(const struct relist_tools *tools, struct relist *job, struct err *e)
@@ -127,7 +128,7 @@ int relist_half(const struct relist_tools *tools, struct relist *job, struct err
 		lower_state(tools->batch->lower, why);
 		return err_set(e, -ESTALE, "%s", why);
 	}
-	job->gone = false;
+	job->gone = job->busy = false;
 	job->messages = 0;
 	listing_init(&b.names);
 	for (int i = 1; i <= ATTEMPTS && r > 0; i++)

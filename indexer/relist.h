@@ -22,7 +22,8 @@ struct relist {
 	bool create;             /* make the row if there is none */
 	_Atomic bool *disturbed; /* set by others when events are applied to the half */
 	/* Out. */
-	bool gone;
+	bool gone; /* and forgotten */
+	bool busy; /* events were faster each time: the row is left to them */
 	uint64_t messages;
 };
 

@@ -272,6 +272,7 @@ static void job_run(struct rescan *p, struct job *j)
 	struct rescan_result result = {.code = relist_half(&p->tools, &job, &e)};
 
 	result.text = e.text;
+	result.busy = job.busy;
 	result.gone = job.gone;
 	result.messages = job.messages;
 	tally_add(tally, result.code < 0 ? TALLY_SCANS_FAILED : TALLY_SCANS_DONE, 1);

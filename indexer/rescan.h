@@ -30,6 +30,7 @@ struct rescan_result {
 	uint64_t cookie;
 	int code; /* 0, or negative errno with a text; -ECANCELED at the end */
 	const char *text;
+	bool busy; /* events were faster each time: the row is left to them */
 	bool gone; /* it isn't there any more; its rows were dropped */
 	uint64_t messages;
 };

@@ -122,7 +122,7 @@ void schedule_confirmed(void *arg, const struct rescan_result *result)
 {
 	struct schedule *s = arg;
 
-	if (result->code == 0)
+	if (result->code == 0 && !result->busy)
 		tally_add(s->tally, TALLY_CONFIRM_DONE, 1);
 	else if (result->code != -ESHUTDOWN)
 		add_due(s, result->folder, result->half, clock_real_ns() + RETRY_NS);
@@ -132,7 +132,7 @@ void schedule_scrubbed(void *arg, const struct rescan_result *result)
 {
 	struct schedule *s = arg;
 
-	if (result->code == 0)
+	if (result->code == 0 && !result->busy)
 		tally_add(s->tally, TALLY_SCRUB_DONE, 1);
 	pthread_mutex_lock(&s->lock);
 	s->scrubbing = false;

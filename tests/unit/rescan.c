@@ -16,7 +16,7 @@ static struct {
 		char folder[64];
 		enum half half;
 		int code;
-		bool gone;
+		bool gone, busy;
 		uint64_t messages, cookie;
 		enum rescan_why why;
 	} got[RESULTS];
@@ -32,6 +32,7 @@ static void done(void *arg, const struct rescan_result *r)
 		results.got[results.n].half = r->half;
 		results.got[results.n].code = r->code;
 		results.got[results.n].gone = r->gone;
+		results.got[results.n].busy = r->busy;
 		results.got[results.n].messages = r->messages;
 		results.got[results.n].cookie = r->cookie;
 		results.got[results.n].why = *(const enum rescan_why *)arg;
@@ -307,6 +308,44 @@ static void change_meanwhile(void **state)
 	assert_int_equal(tally_get(&h->tally, TALLY_REPAIRED_OTHER), 0);
 }
 
+/* Another overlay's change, that our listing is too old for. */
+static void overtake(enum scan_stage stage, unsigned pass)
+{
+	struct window w = {.pre = help_stamp(between_help, "a", HALF_CUR)};
+	char name[32];
+
+	(void)pass;
+	if (stage != SCAN_LISTED)
+		return;
+	between_runs++;
+	w.pre.ctime_ns += between_runs * NS_PER_S;
+	w.post = w.pre;
+	w.post.ctime_ns++;
+	snprintf(name, sizeof(name), "%u.1.h:2,", 1700000000 + between_runs);
+	help_event(between_help, "a", HALF_CUR, CHANGE_ADD, NULL, name, between_runs, &w);
+	help_drain(between_help);
+}
+
+static void overtaken_each_time(void **state)
+{
+	struct help *h = *state;
+	struct store_row row;
+
+	help_hold(h, "a", HALF_CUR);
+	between_help = h;
+	between_runs = 0;
+	scan_test_hook = overtake;
+	OK(h, rescan_start(pool, &h->err));
+	add("a", RESCAN_CONFIRM, 0);
+	await(1);
+	assert_int_equal(results.got[0].code, 0);
+	assert_true(results.got[0].busy);
+	assert_true(between_runs >= 3);
+	assert_true(help_row(h, "a", HALF_CUR, &row, NULL));
+	assert_int_equal(row.count, 1 + between_runs); /* as the events say */
+	assert_true(row.fresh.need);
+}
+
 /* A row whose checksum is wrong is made anew, and counted. */
 static void damaged_row(void **state)
 {
@@ -367,9 +406,16 @@ static void many_at_once(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(lists_and_creates),     T(priorities_and_merging),   T(cancelled),
-		T(late_ones_are_bounded), T(gone_folders_are_dropped), T(nothing_is_dropped_while_the_tree_is_away),
-		T(need_meanwhile),        T(change_meanwhile),         T(damaged_row),
+		T(lists_and_creates),
+		T(priorities_and_merging),
+		T(cancelled),
+		T(late_ones_are_bounded),
+		T(gone_folders_are_dropped),
+		T(nothing_is_dropped_while_the_tree_is_away),
+		T(need_meanwhile),
+		T(change_meanwhile),
+		T(overtaken_each_time),
+		T(damaged_row),
 		T(many_at_once),
 	};
 
