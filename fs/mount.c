@@ -14,7 +14,9 @@
 
 #include "lib/base/log.h"
 #include "lib/base/prog.h"
+#include "lib/base/sock.h"
 #include "lib/mail/mounts.h"
+#include "lib/mail/wire.h"
 
 static bool is_at_or_below(const char *path, const char *top)
 {
@@ -42,6 +44,29 @@ static int is_empty(const char *path, struct err *e)
 				path);
 }
 
+/* Without symbolic links and "..", where it can be told. */
+static const char *resolved(const char *path, char real[PATH_MAX])
+{
+	return realpath(path, real) ? real : path;
+}
+
+/* Neither may hide the other, however they are spelled. */
+static int check_apart(const char *path, const char *root, struct err *e)
+{
+	char real_path[PATH_MAX], real_root[PATH_MAX];
+	const char *at = resolved(path, real_path), *top = resolved(root, real_root);
+
+	if (strcmp(at, top) == 0)
+		return err_set(e, -EINVAL, "mount %s: is root %s by another name; write both the same way", path, root);
+	if (is_at_or_below(at, top))
+		return err_set(e, -EINVAL,
+			       "mount %s: lies below root %s; name a directory outside of it, or root itself", path,
+			       root);
+	if (is_at_or_below(top, at))
+		return err_set(e, -EINVAL, "mount %s: would hide root %s, which lies below it", path, root);
+	return 0;
+}
+
 /* A separate mount point must never look like a mail store while nothing is mounted on it. */
 static int check_separate(const struct conf *conf, int *code, struct err *e)
 {
@@ -50,12 +75,8 @@ static int check_separate(const struct conf *conf, int *code, struct err *e)
 	struct stat st;
 
 	*code = PROG_USE;
-	if (is_at_or_below(path, conf->root))
-		return err_set(e, -EINVAL,
-			       "mount %s: lies below root %s; name a directory outside of it, or root itself", path,
-			       conf->root);
-	if (is_at_or_below(conf->root, path))
-		return err_set(e, -EINVAL, "mount %s: would hide root %s, which lies below it", path, conf->root);
+	if (check_apart(path, conf->root, e) < 0)
+		return -EINVAL;
 	if (lstat(path, &st) < 0) {
 		if (errno == ENOTCONN)
 			return err_set(e, -ENOTCONN,
@@ -101,6 +122,25 @@ static int bind_privately(const struct conf *conf, char lower[PATH_MAX], int *co
 	return 0;
 }
 
+/* One socket, one maildexfs: the other one's private bind has the very place that ours would have. */
+static int check_alone(const struct conf *conf, int *code, struct err *e)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s%s", conf->socket, WIRE_FS_SUFFIX);
+	fd = sock_connect(path, true, NULL);
+	if (fd < 0 && fd != -EAGAIN)
+		return 0;
+	if (fd >= 0)
+		close(fd);
+	*code = PROG_REACH;
+	return err_set(
+		e, -EADDRINUSE,
+		"%s is in use: another maildexfs answers there; end it first, or give this one a `socket` of its own",
+		path);
+}
+
 /* Opens root as it is, to refuse what cannot be served before anything is changed. */
 static int check_root(const struct conf *conf, int *code, struct err *e)
 {
@@ -131,6 +171,8 @@ int mount_prepare(const struct conf *conf, struct tree *tree, bool *bound, int *
 	if (!conf->mount[0])
 		return err_set(e, -EINVAL, "no mount point: give one as MOUNTPOINT or as `mount`");
 	r = check_root(conf, code, e);
+	if (r == 0)
+		r = check_alone(conf, code, e);
 	if (r < 0)
 		return r;
 	if (strcmp(conf->mount, conf->root) != 0) {
