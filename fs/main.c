@@ -173,6 +173,8 @@ static void stop_threads(struct fs *fs)
 
 static void release_parts(struct fs *fs)
 {
+	op_lock_end();
+	op_dir_end(fs);
 	if (fs->session) {
 		fuse_remove_signal_handlers(fs->session);
 		fuse_session_destroy(fs->session);

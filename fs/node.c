@@ -217,6 +217,13 @@ void node_table_release(struct node_table *t)
 				n->names = nn->next;
 				free(nn);
 			}
+			while (n->handles_first) { /* the kernel went without RELEASE */
+				struct handle *h = n->handles_first;
+
+				n->handles_first = h->next;
+				close(h->fd);
+				free(h);
+			}
 			if (n->dir && n->dir->fd >= 0)
 				close(n->dir->fd);
 			free(n->dir);

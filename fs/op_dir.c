@@ -25,12 +25,37 @@
 #define GATHER_MAX 64
 
 struct dir_handle {
+	struct dir_handle *next, **prev;
 	struct live *live;         /* NULL: listed from the lower tree */
 	struct snapshot *snapshot; /* from the first READDIR on */
 	int fd;                    /* the lower directory, open for reading; -1 with a live folder */
 	off_t at;                  /* where fd stands; -1: not known */
 	pthread_mutex_t lock;
 };
+
+/* All that are open: the kernel may go without RELEASEDIR. */
+static struct {
+	pthread_mutex_t lock;
+	struct dir_handle *first;
+} dir_handles = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct dir_handle *dir_handle_new(void)
+{
+	struct dir_handle *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return NULL;
+	h->fd = -1;
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_lock(&dir_handles.lock);
+	h->next = dir_handles.first;
+	h->prev = &dir_handles.first;
+	if (h->next)
+		h->next->prev = &h->next;
+	dir_handles.first = h;
+	pthread_mutex_unlock(&dir_handles.lock);
+	return h;
+}
 
 static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
 {
@@ -39,6 +64,11 @@ static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
 
 static void dir_handle_free(struct fs *fs, struct dir_handle *h)
 {
+	pthread_mutex_lock(&dir_handles.lock);
+	*h->prev = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+	pthread_mutex_unlock(&dir_handles.lock);
 	snapshot_unref(h->snapshot);
 	if (h->live)
 		live_put(fs, h->live);
@@ -46,6 +76,12 @@ static void dir_handle_free(struct fs *fs, struct dir_handle *h)
 		close(h->fd);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
+}
+
+void op_dir_end(struct fs *fs)
+{
+	while (dir_handles.first)
+		dir_handle_free(fs, dir_handles.first);
 }
 
 /* Brings the live folder up to date as the caller; with the caller's groups where that is refused without. */
@@ -95,7 +131,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
 	struct node *n = ops_node(req, ino);
-	struct dir_handle *h = calloc(1, sizeof(*h));
+	struct dir_handle *h = dir_handle_new();
 	enum serve_mode mode = SERVE_LOWER;
 	int dirfd, r;
 
@@ -103,8 +139,6 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	h->fd = -1;
-	pthread_mutex_init(&h->lock, NULL);
 	dirfd = node_dir_get(&fs->nodes, n);
 	r = dirfd;
 	if (dirfd >= 0) {

@@ -32,7 +32,8 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct lock_request *first;
-	bool running;
+	pthread_t thread;
+	bool running, stop;
 } waiters = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 /* Returns 0 or negative errno; -EAGAIN: held by somebody else. */
@@ -78,23 +79,42 @@ static void *waiters_main(void *arg)
 
 	(void)arg;
 	pthread_mutex_lock(&waiters.lock);
-	for (;;) {
+	while (!waiters.stop) {
 		int64_t next;
 
-		while (!waiters.first)
+		if (!waiters.first) {
 			pthread_cond_wait(&waiters.wake, &waiters.lock);
+			continue;
+		}
 		next = round_of_attempts() - clock_mono_ns() + clock_real_ns();
 		until = (struct timespec){next / NS_PER_S, next % NS_PER_S};
 		pthread_cond_timedwait(&waiters.wake, &waiters.lock, &until);
 	}
+	pthread_mutex_unlock(&waiters.lock);
 	return NULL;
+}
+
+void op_lock_end(void)
+{
+	struct lock_request *r;
+
+	pthread_mutex_lock(&waiters.lock);
+	waiters.stop = true;
+	pthread_cond_signal(&waiters.wake);
+	pthread_mutex_unlock(&waiters.lock);
+	if (waiters.running)
+		pthread_join(waiters.thread, NULL);
+	while ((r = waiters.first)) {
+		waiters.first = r->next;
+		fuse_reply_err(r->req, EINTR);
+		free(r);
+	}
 }
 
 /* Answers now, or when the lock is had. */
 static void request_lock(const struct lock_request *wanted, bool wait)
 {
 	struct lock_request *r;
-	pthread_t thread;
 	int result = attempt(wanted);
 
 	if (result != -EAGAIN || !wait) {
@@ -110,11 +130,8 @@ static void request_lock(const struct lock_request *wanted, bool wait)
 	r->pause_ns = WAIT_MIN_NS;
 	r->at_ns = clock_mono_ns() + r->pause_ns;
 	pthread_mutex_lock(&waiters.lock);
-	if (!waiters.running) {
-		waiters.running = pthread_create(&thread, NULL, waiters_main, NULL) == 0;
-		if (waiters.running)
-			pthread_detach(thread);
-	}
+	if (!waiters.running)
+		waiters.running = pthread_create(&waiters.thread, NULL, waiters_main, NULL) == 0;
 	if (waiters.running) {
 		r->next = waiters.first;
 		waiters.first = r;
