@@ -75,7 +75,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		r = fd < 0 ? -errno : ops_same(fd, n);
 		if (r == -ENOENT)
 			own_missing(fs, at.parent, at.name);
-		if (r == -ESTALE)
+		if (r < 0 && fd >= 0)
 			close(fd);
 		node_at_end(&fs->nodes, &at);
 	}
