@@ -286,6 +286,18 @@ def test_other_directories_come_from_below(mounted):
     assert grown == {"opendirs": 0, "lower.listings": 0}
 
 
+def test_root_is_a_maildir(maildex):
+    maildex.maildir("", new=2, cur=30)
+    maildex.fs_start()
+    with maildex.counting("opendirs") as grown:
+        assert len(maildex.same("cur")) == 30 and len(maildex.same("new")) == 2
+        os.rename(maildex.up("new", os.listdir(maildex.up("new"))[0]), maildex.up("cur/moved"))
+        maildex.same("new")
+        maildex.same("cur")
+    assert grown["opendirs"] == 5
+    assert "u" in os.listdir(maildex.up())
+
+
 def test_becomes_a_half(mounted):
     """A directory is a half from the moment that its siblings are there."""
     os.makedirs(mounted.low("late/cur"))

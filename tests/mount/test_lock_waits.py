@@ -11,7 +11,7 @@ from errno import EAGAIN, EBADF, EINTR
 
 import pytest
 
-from support import eventually, refused, touch
+from support import eventually, opened, refused, touch
 
 SH, EX, UN, NB = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_UN, fcntl.LOCK_NB
 DOES = {"open": os.open, "close": os.close, "dup": os.dup, "lockf": fcntl.lockf, "flock": fcntl.flock}
@@ -242,4 +242,24 @@ def test_unmounted_while_somebody_waits(m, processes):
     assert b.end() is None
     a.ours.close()
     b.ours.close()
+    m._fs_ended()  # pylint: disable=protected-access
+
+
+@pytest.mark.parametrize("how", ["TERM", "umount -l"])
+@pytest.mark.parametrize("call", ["lockf", "flock"])
+def test_ends_while_somebody_waits(m, processes, how, call):
+    """Files and directories are open and a lock is wanted: it ends without a trace."""
+    (a, fa), (b, fb) = pair(m, processes)
+    a("open", m.up("u/cur"), os.O_RDONLY)
+    a(call, fa, EX)
+    b.begin(call, fb, EX)
+    with opened(m.up("u/cur")) as fd:
+        os.listdir(fd)
+        assert not b.answers(0.1)
+        if how == "TERM":
+            m.fs.send_signal(signal.SIGTERM)
+        else:
+            assert os.system(f"umount -l {m.mnt}") == 0
+            os.kill(b.pid, signal.SIGKILL)
+            os.kill(a.pid, signal.SIGKILL)
     m._fs_ended()  # pylint: disable=protected-access
