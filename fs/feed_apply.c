@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "fs/fs.h"
+#include "fs/inval.h"
 
 static void event_to_fresh(const struct event *ev, struct fresh_event *fe)
 {
@@ -76,6 +77,7 @@ void feed_apply(struct fs *fs, struct event *ev)
 			free(later);
 		}
 	}
+	inval_attr(fs, l->node);
 	live_put(fs, l);
 }
 
@@ -147,6 +149,7 @@ void feed_look(struct fs *fs, struct live *l, struct event *ev)
 	if (l->scanning && changed)
 		l->need_meanwhile = true;
 	pthread_mutex_unlock(&l->lock);
+	inval_attr(fs, l->node);
 	event_release(ev);
 	free(ev);
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "fs/fs.h"
+#include "fs/inval.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -214,6 +215,7 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 	apply_late(l, resolved);
 	fresh_scanned(&l->fresh, &scan->last, scan->unclear, l->need_meanwhile);
 	l->stat_valid = false;
+	inval_attr(fs, l->node);
 	return 0;
 }
 
@@ -424,6 +426,7 @@ static void drop_sibling_reading(struct fs *fs, const struct live *l)
 	pthread_mutex_lock(&other->lock);
 	other->stat_valid = false;
 	pthread_mutex_unlock(&other->lock);
+	inval_attr(fs, other->node);
 	live_put(fs, other);
 }
 
@@ -439,7 +442,7 @@ void live_stat_forget(struct fs *fs, struct node *half)
 	live_put(fs, l);
 }
 
-int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns)
+int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns, int64_t *keep_ns)
 {
 	struct live *l = live_peek(fs, half);
 	struct event *burst = NULL;
@@ -447,6 +450,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 	bool loaded = false, moved = false;
 	int r = 0;
 
+	*keep_ns = 0;
 	if (l) {
 		pthread_mutex_lock(&l->lock);
 		loaded = l->snapshot;
@@ -482,6 +486,8 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 		shown.need |= l->stat_behind;
 		if (r == 0)
 			*mtime_ns = fresh_mtime_ns(&shown, reading, fs->host_hash);
+		if (r == 0 && l->stat_valid)
+			*keep_ns = fs->conf->revalidate_ns - (clock_mono_ns() - l->stat_at_ns);
 		pthread_mutex_unlock(&l->lock);
 	}
 	if (moved)

@@ -49,11 +49,11 @@ static void stat_of(const struct statx *stx, struct stat *st)
 }
 
 /* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
-static int half_mtime(struct fs *fs, struct node *n, struct stat *st)
+static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *timeout_s)
 {
 	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
 	struct stamp s;
-	int64_t mtime;
+	int64_t mtime, keep;
 	int fd, r;
 
 	if (node_path(&fs->nodes, n, path, sizeof(path)) < 0 || serve_of(&fs->serve, path) != SERVE_INDEX)
@@ -61,12 +61,13 @@ static int half_mtime(struct fs *fs, struct node *n, struct stat *st)
 	fd = node_dir_get(&fs->nodes, n);
 	if (fd < 0)
 		return fd;
-	r = live_mtime(fs, n, fd, &s, &mtime);
+	r = live_mtime(fs, n, fd, &s, &mtime, &keep);
 	if (r == -ESTALE) /* removed, but somebody stands in it: its own times are as good as any */
 		r = 0;
 	else if (r == 0) {
 		st->st_mtim = (struct timespec){.tv_sec = mtime / NS_PER_S, .tv_nsec = mtime % NS_PER_S};
 		st->st_ctim = (struct timespec){.tv_sec = s.ctime_ns / NS_PER_S, .tv_nsec = s.ctime_ns % NS_PER_S};
+		*timeout_s = keep > 0 ? (double)keep / NS_PER_S : 0;
 	}
 	node_dir_put(&fs->nodes, n);
 	return r;
@@ -87,7 +88,7 @@ int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat
 	stat_of(stx, st);
 	*timeout_s = 0;
 	if (n->dir && node_is_half(&fs->nodes, n))
-		return half_mtime(fs, n, st);
+		return half_mtime(fs, n, st, timeout_s);
 	if (n->dir ? n->dir->above_maildir : S_ISREG(n->type) && parent_is_half(fs, n))
 		*timeout_s = n->dir ? TIMEOUT_ABOVE_S : TIMEOUT_MESSAGE_S;
 	return 0;
