@@ -39,6 +39,8 @@ SOURCES := $(LIB_SRC) $(foreach p,$(PROGRAMS),$($(p)_SRC))
 # Unit tests may use what is not main() of any program.
 UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 
+# Objects of tests are kept too.
+.SECONDARY:
 .PHONY: all help deps check check-unit check-mount check-sanitized check-tsan lint bench demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
 
