@@ -100,7 +100,7 @@ static void run(struct fs *fs, struct after_job *job)
 {
 	switch (job->kind) {
 	case AFTER_BURST:
-		own_burst_ends(fs, job->live, job->at_ns);
+		own_burst_ends(fs, job->live);
 		break;
 	case AFTER_HINTS:
 		own_hints_due(fs, job->live);

@@ -52,11 +52,12 @@ struct live {
 	unsigned inflight; /* own changes between pre and patch */
 	bool burst;        /* own changes share a window that is not closed yet */
 	struct stamp burst_pre;
-	int64_t burst_since_ns;    /* CLOCK_MONOTONIC */
-	struct event *burst_event; /* its changes so far; NULL: none */
-	struct event *hints;       /* own changes without a window that maildexd is not told of yet; NULL: none */
-	bool stat_valid;           /* a reading that stats may share */
-	bool stat_behind;          /* own changes were made since: what is shown with it is tagged */
+	int64_t burst_since_ns, burst_last_ns; /* CLOCK_MONOTONIC: its first and its last change */
+	bool burst_timer;                      /* an after-job will look at it */
+	struct event *burst_event;             /* its changes so far; NULL: none */
+	struct event *hints; /* own changes without a window that maildexd is not told of yet; NULL: none */
+	bool stat_valid;     /* a reading that stats may share */
+	bool stat_behind;    /* own changes were made since: what is shown with it is tagged */
 	struct stamp stat;
 	int64_t stat_at_ns; /* CLOCK_MONOTONIC */
 	char folder[];

@@ -8,15 +8,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/prog.h"
-#include "lib/base/sock.h"
 #include "lib/mail/mounts.h"
 #include "lib/mail/wire.h"
+
+#define ALONE_WAIT_NS (3 * NS_PER_S)
 
 static bool is_at_or_below(const char *path, const char *top)
 {
@@ -122,23 +126,38 @@ static int bind_privately(const struct conf *conf, char lower[PATH_MAX], int *co
 	return 0;
 }
 
-/* One socket, one maildexfs: the other one's private bind has the very place that ours would have. */
-static int check_alone(const struct conf *conf, int *code, struct err *e)
+/*
+ * One socket, one maildexfs: the other one's private bind has the very place that ours would have. umount returns before the process behind
+ * it has ended, so a moment is waited for that. The lock is the process's until it ends.
+ */
+static int lock_alone(const struct conf *conf, int *code, struct err *e)
 {
+	const struct timespec pause = {.tv_nsec = 20 * NS_PER_MS};
+	int64_t until = clock_mono_ns() + ALONE_WAIT_NS;
+	const char *slash = strrchr(conf->socket, '/');
 	char path[PATH_MAX];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s%s", conf->socket, WIRE_FS_SUFFIX);
-	fd = sock_connect(path, true, NULL);
-	if (fd < 0 && fd != -EAGAIN)
-		return 0;
-	if (fd >= 0)
-		close(fd);
 	*code = PROG_REACH;
-	return err_set(
-		e, -EADDRINUSE,
-		"%s is in use: another maildexfs answers there; end it first, or give this one a `socket` of its own",
-		path);
+	snprintf(path, sizeof(path), "%.*s", (int)(slash - conf->socket), conf->socket);
+	if (path[0] && mkdir(path, 0755) < 0 && errno != EEXIST)
+		return err_sys(e, "cannot make %s for the socket", path);
+	snprintf(path, sizeof(path), "%s%s.alive", conf->socket, WIRE_FS_SUFFIX);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_sys(e, "cannot make %s", path);
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK || clock_mono_ns() >= until) {
+			close(fd);
+			return err_set(
+				e, -EADDRINUSE,
+				"%s%s is in use: another maildexfs is at work there; end it first, or give this one a "
+				"`socket` of its own",
+				conf->socket, WIRE_FS_SUFFIX);
+		}
+		nanosleep(&pause, NULL);
+	}
+	return 0;
 }
 
 /* Opens root as it is, to refuse what cannot be served before anything is changed. */
@@ -170,9 +189,9 @@ int mount_prepare(const struct conf *conf, struct tree *tree, bool *bound, int *
 	*code = PROG_USE;
 	if (!conf->mount[0])
 		return err_set(e, -EINVAL, "no mount point: give one as MOUNTPOINT or as `mount`");
-	r = check_root(conf, code, e);
+	r = lock_alone(conf, code, e);
 	if (r == 0)
-		r = check_alone(conf, code, e);
+		r = check_root(conf, code, e);
 	if (r < 0)
 		return r;
 	if (strcmp(conf->mount, conf->root) != 0) {

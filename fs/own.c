@@ -17,7 +17,8 @@
 #include "lib/base/clock.h"
 
 #define BURST_NS (50 * NS_PER_MS)
-#define BURST_BUSY_NS (5 * NS_PER_MS)
+/* A burst ends when it was quiet for so long: what a silent writer does before its end cannot be told from it. */
+#define BURST_QUIET_NS (5 * NS_PER_MS)
 
 /* Starts a burst, with one GETATTR, where a window is worth it. Called with the lock, which is dropped for the call. */
 static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event **ended)
@@ -53,10 +54,11 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 		return; /* somebody changed the folder: to be listed anyway */
 	l->burst = true;
 	l->burst_pre = pre;
-	l->burst_since_ns = clock_mono_ns();
+	l->burst_since_ns = l->burst_last_ns = clock_mono_ns();
 	counter_add(COUNT_OWN_WINDOWS, 1);
-	if (after_add(fs, AFTER_BURST, l, BURST_NS, NULL) < 0)
-		l->burst = false;
+	if (!l->burst_timer)
+		l->burst_timer = after_add(fs, AFTER_BURST, l, BURST_QUIET_NS, NULL) == 0;
+	l->burst = l->burst_timer;
 }
 
 void own_begin(struct fs *fs, struct node *dir, int dirfd, struct own *own)
@@ -122,6 +124,7 @@ static bool patch(struct fs *fs, struct live *l, const struct change *c)
 	l->stat_behind = true;
 	live_touch(l, c);
 	if (l->burst && l->burst_pre.ctime_ns >= l->fresh.seen_ns && live_collect(l, &l->burst_event, c) == 0) {
+		l->burst_last_ns = clock_mono_ns();
 		l->fresh.gen++;
 		return true;
 	}
@@ -272,41 +275,55 @@ void own_missing(struct fs *fs, struct node *dir, const char *name)
 	live_put(fs, l);
 }
 
-void own_burst_ends(struct fs *fs, struct live *l, int64_t due_ns)
+/*
+ * Takes the post stamp, if nothing happens meanwhile. Called with the lock, which is dropped for the call. Returns true
+ * when the burst is over.
+ */
+static bool burst_end(struct fs *fs, struct live *l, int fd, struct event **ended)
 {
-	struct event *ended = NULL;
+	uint64_t gen = l->fresh.gen;
 	struct stamp post;
-	uint64_t gen;
-	int fd, r;
-	bool again = false;
+	int r;
 
-	fd = node_dir_get(&fs->nodes, l->node);
+	pthread_mutex_unlock(&l->lock);
+	counter_add(COUNT_LOWER_GETATTRS, 1);
+	r = fd < 0 ? fd : stamp_read(fd, &post, NULL);
 	pthread_mutex_lock(&l->lock);
-	if (l->burst && l->burst_since_ns + BURST_NS <= due_ns) {
-		gen = l->fresh.gen;
-		pthread_mutex_unlock(&l->lock);
-		if (fd >= 0)
-			counter_add(COUNT_LOWER_GETATTRS, 1);
-		r = fd < 0 ? fd : stamp_read(fd, &post, NULL);
-		pthread_mutex_lock(&l->lock);
-		again = l->burst && (l->inflight || l->fresh.gen != gen);
-		if (l->burst && r < 0) {
+	if (!l->burst)
+		return true;
+	if (r == 0 && (l->inflight || l->fresh.gen != gen))
+		return false;
+	if (r == 0) {
+		*ended = live_close_burst(fs, l, &post);
+		return true;
+	}
+	live_set_need(l);
+	l->burst = false;
+	*ended = l->burst_event;
+	l->burst_event = NULL;
+	return true;
+}
+
+void own_burst_ends(struct fs *fs, struct live *l)
+{
+	int64_t now = clock_mono_ns();
+	struct event *ended = NULL;
+	int fd = node_dir_get(&fs->nodes, l->node);
+
+	pthread_mutex_lock(&l->lock);
+	l->burst_timer = false;
+	if (l->burst) {
+		bool wait = now - l->burst_last_ns < BURST_QUIET_NS && now - l->burst_since_ns < BURST_NS;
+
+		if (wait || !burst_end(fs, l, fd, &ended))
+			l->burst_timer = l->burst_timer || after_add(fs, AFTER_BURST, l, BURST_QUIET_NS, NULL) == 0;
+		if (l->burst && !l->burst_timer) { /* nobody will end it */
 			live_set_need(l);
-			l->burst = again = false;
-			ended = l->burst_event;
-			l->burst_event = NULL;
-		} else if (l->burst && !again) {
-			ended = live_close_burst(fs, l, &post);
+			l->burst = false;
 		}
 	}
 	pthread_mutex_unlock(&l->lock);
 	if (fd >= 0)
 		node_dir_put(&fs->nodes, l->node);
 	feed_send(fs, ended);
-	if (again && after_add(fs, AFTER_BURST, l, BURST_BUSY_NS, NULL) < 0) {
-		pthread_mutex_lock(&l->lock);
-		live_set_need(l);
-		l->burst = false;
-		pthread_mutex_unlock(&l->lock);
-	}
 }

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Listing the lower directory for a live folder.
+ *
+ * The race that this file guards against: own changes or events arrive while the directory is read; the pass may or may not have seen them.
+ * They are remembered (touched), looked up at the end and win; what comes even later is applied on top and leaves need behind.
+ * On the host at most `scans` listings are under way at a time.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/fs.h"
+#include "fs/inval.h"
+#include "fs/live_private.h"
+
+#define TOUCHED_BITS 8192
+
+void live_scanning_ends(struct live *l)
+{
+	l->scanning = false;
+	pthread_cond_broadcast(&l->moved);
+}
+
+void live_await_quiet(struct live *l)
+{
+	while (l->scanning || l->inflight)
+		pthread_cond_wait(&l->moved, &l->lock);
+}
+
+uint64_t live_parent_ino(struct fs *fs, struct node *n)
+{
+	uint64_t ino;
+
+	pthread_mutex_lock(&fs->nodes.lock);
+	ino = n->names ? n->names->parent->ino : n->ino;
+	pthread_mutex_unlock(&fs->nodes.lock);
+	return ino;
+}
+
+/*
+ * The messages that were touched: a bit for each base name's hash first, so that a folder of any size is gone through
+ * quickly.
+ */
+struct touched {
+	const struct change *changes;
+	size_t n;
+	uint64_t bits[TOUCHED_BITS / 64];
+};
+
+static void touched_init(struct touched *t, const struct change *changes, size_t n)
+{
+	*t = (struct touched){.changes = changes, .n = n};
+	for (size_t i = 0; i < n; i++) {
+		uint64_t name = name_base_hash(changes[i].name, changes[i].len) % TOUCHED_BITS;
+		uint64_t old = name_base_hash(changes[i].old, changes[i].old_len) % TOUCHED_BITS;
+
+		t->bits[name / 64] |= 1ULL << name % 64;
+		t->bits[old / 64] |= 1ULL << old % 64;
+	}
+}
+
+static bool touched_has(const struct touched *t, const char *name, size_t len)
+{
+	uint64_t bit = name_base_hash(name, len) % TOUCHED_BITS;
+
+	if (!(t->bits[bit / 64] >> bit % 64 & 1))
+		return false;
+	for (size_t i = 0; i < t->n; i++)
+		if (name_same_base(name, len, t->changes[i].name, t->changes[i].len) ||
+		    (t->changes[i].old_len && name_same_base(name, len, t->changes[i].old, t->changes[i].old_len)))
+			return true;
+	return false;
+}
+
+static int add_if_there(int dirfd, struct listing *out, const char *name, size_t len)
+{
+	struct listing_entry e, have;
+	uint32_t nlink;
+	size_t at = 0;
+	int r;
+
+	while (listing_next(out, &at, &have))
+		if (have.len == len && memcmp(have.name, name, len) == 0)
+			return 0;
+	r = scan_lookup(dirfd, name, len, &e, &nlink);
+	counter_add(COUNT_LOWER_LOOKUPS, 1);
+	return r < 0 ? r : e.len ? listing_add(out, &e) : 0;
+}
+
+/* Messages that were touched while l was read are looked up by all names that they have or had, and win. */
+static int touched_resolve(int dirfd, struct listing *l, const struct listing *before, const struct change *changes,
+			   size_t n)
+{
+	const struct listing *sources[] = {l, before};
+	struct listing out, found;
+	struct touched touched;
+	struct listing_entry e;
+	size_t at = 0;
+	int r = 0;
+
+	touched_init(&touched, changes, n);
+	listing_init(&out);
+	listing_init(&found);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = add_if_there(dirfd, &found, changes[i].name, changes[i].len);
+		if (r == 0 && changes[i].old_len)
+			r = add_if_there(dirfd, &found, changes[i].old, changes[i].old_len);
+	}
+	for (int s = 0; s < 2; s++)
+		for (at = 0; r == 0 && listing_next(sources[s], &at, &e);)
+			if (touched_has(&touched, e.name, e.len))
+				r = add_if_there(dirfd, &found, e.name, e.len);
+	for (at = 0; r == 0 && listing_next(l, &at, &e);)
+		if (!touched_has(&touched, e.name, e.len))
+			r = listing_add(&out, &e);
+	for (at = 0; r == 0 && listing_next(&found, &at, &e);)
+		r = listing_add(&out, &e);
+	listing_release(&found);
+	listing_release(r == 0 ? l : &out);
+	if (r == 0)
+		*l = out;
+	return r;
+}
+
+/* At most `scans` lower listings at a time on this host. */
+static void scan_slot(struct live_cache *c, bool take)
+{
+	pthread_mutex_lock(&c->lock);
+	while (take && c->scans >= c->scans_max)
+		pthread_cond_wait(&c->scan_ended, &c->lock);
+	c->scans += take ? 1 : -1;
+	pthread_cond_signal(&c->scan_ended);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* Changes that came after the touched ones were looked up: on top, and listed again before serving. */
+static void apply_late(struct live *l, size_t from)
+{
+	struct listing_entry now[PLAN_MAX];
+	struct plan plan;
+
+	for (size_t i = from; i < l->ntouched; i++) {
+		size_t n = live_now(l, &l->touched[i], now, PLAN_MAX);
+
+		if (event_plan(&l->touched[i], true, now, n, &plan) == PLAN_CHANGE)
+			live_apply_plan(l, &plan);
+		l->need_meanwhile = true;
+	}
+}
+
+/* Takes the result over. Called with the lock. */
+static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, size_t resolved, bool *repaired)
+{
+	bool claimed = !l->fresh.need && !l->fresh.unsettled && l->fresh.nparked == 0 &&
+		       stamp_eq(&l->fresh.known, &scan->last.s0) && stamp_eq(&scan->last.s0, &scan->last.s1);
+	bool changed;
+	struct snapshot *s = snapshot_merge(l->snapshot, &scan->listing, l->node->ino, live_parent_ino(fs, l->node),
+					    &l->next_cookie, &changed);
+
+	if (!s)
+		return -ENOMEM;
+	*repaired = claimed && changed && l->ntouched == 0 && l->snapshot;
+	snapshot_unref(l->snapshot);
+	l->snapshot = s;
+	names_release(&l->names);
+	if (changed)
+		l->fresh.gen++;
+	apply_late(l, resolved);
+	fresh_scanned(&l->fresh, &scan->last, scan->unclear, l->need_meanwhile);
+	l->stat_valid = false;
+	inval_attr(fs, l->node);
+	return 0;
+}
+
+/* Reads the directory as `who`, with the touched messages looked up; no lock held. */
+static int scan_read(struct live *l, int dirfd, const struct cred *who, bool drop, const struct snapshot *old,
+		     struct scan *scan, size_t *resolved)
+{
+	struct listing before;
+	struct change *touched = NULL;
+	int fd = -1, r;
+
+	listing_init(&before);
+	r = old ? snapshot_to_listing(old, &before) : 0;
+	if (r == 0)
+		r = cred_become(who);
+	if (r == 0) {
+		fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		r = fd < 0 ? -errno : scan_half(fd, old ? &before : NULL, drop, scan);
+	}
+	if (r == 0) {
+		counter_add(COUNT_SCANS, 1);
+		counter_add(COUNT_LOWER_LISTINGS, scan->listings);
+		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2);
+		counter_add(COUNT_LOWER_LOOKUPS, scan->lookups);
+		pthread_mutex_lock(&l->lock);
+		*resolved = l->ntouched;
+		if (l->ntouched) {
+			touched = malloc(l->ntouched * sizeof(*touched));
+			if (touched)
+				memcpy(touched, l->touched, l->ntouched * sizeof(*touched));
+			else
+				r = -ENOMEM;
+		}
+		pthread_mutex_unlock(&l->lock);
+		if (touched)
+			r = touched_resolve(fd, &scan->listing, &before, touched, *resolved);
+		if (r < 0)
+			scan_release(scan);
+	}
+	cred_restore();
+	free(touched);
+	if (fd >= 0)
+		close(fd);
+	listing_release(&before);
+	return r;
+}
+
+/* Called with the lock, which is dropped meanwhile. */
+int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired)
+{
+	struct scan *s = calloc(1, sizeof(*s));
+	struct snapshot *old = snapshot_ref(l->snapshot);
+	bool drop = fresh_scan_drops_cache(&l->fresh);
+	size_t resolved = 0;
+	int r;
+
+	l->scanning = true;
+	l->need_meanwhile = false;
+	l->ntouched = 0;
+	pthread_mutex_unlock(&l->lock);
+	scan_slot(&fs->lives, true);
+	r = s ? scan_read(l, dirfd, who, drop, old, s, &resolved) : -ENOMEM;
+	scan_slot(&fs->lives, false);
+	snapshot_unref(old);
+	pthread_mutex_lock(&l->lock);
+	if (r == 0) {
+		r = scan_apply(fs, l, s, resolved, repaired);
+		if (r < 0)
+			scan_release(s);
+	}
+	if (r < 0) {
+		live_set_need(l);
+		free(s);
+	} else {
+		/* The row in the index must not claim more than the listing's own stamp. */
+		s->unclear |= l->ntouched > 0;
+		feed_send_scan(fs, l->folder, l->half, s);
+	}
+	live_scanning_ends(l);
+	return r;
+}
+
+int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired)
+{
+	int r;
+
+	*repaired = false;
+	pthread_mutex_lock(&l->lock);
+	live_await_quiet(l);
+	r = live_scan(fs, l, dirfd, who, repaired);
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
