@@ -89,8 +89,12 @@ int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat
 	*timeout_s = 0;
 	if (n->dir && node_is_half(&fs->nodes, n))
 		return half_mtime(fs, n, st, timeout_s);
-	if (n->dir ? n->dir->above_maildir : S_ISREG(n->type) && parent_is_half(fs, n))
-		*timeout_s = n->dir ? TIMEOUT_ABOVE_S : TIMEOUT_MESSAGE_S;
+	if (n->dir && n->dir->above_maildir)
+		*timeout_s = TIMEOUT_ABOVE_S;
+	else if (n->dir && n->dir->is_maildir) /* each walk to a message passes it, several times */
+		*timeout_s = (double)fs->conf->revalidate_ns / NS_PER_S;
+	else if (S_ISREG(n->type) && parent_is_half(fs, n))
+		*timeout_s = TIMEOUT_MESSAGE_S;
 	return 0;
 }
 
