@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Taking back what the kernel keeps. The kernel may keep a half's attributes for as long as stats may share one reading
- * (`revalidate`): each walk through the directory asks for them several times. Our own changes make it forget them; whatever else changes a
+ * (`revalidate`): each walk through the directory asks for them several times. Our own changes make it forget them;
+ * whatever else changes a
  * listing, or a stat that finds the other half changed, says so here before anything is answered.
  *
- * Threads: any, with locks held too: attributes alone are invalidated without the inode's lock (pages would need it, and a thread that holds
+ * Threads: any, with locks held too: attributes alone are invalidated without the inode's lock (pages would need it,
+ * and a thread that holds
  * no lock). Errors: none; a kernel that doesn't know the inode keeps nothing of it.
  */
 #ifndef MAILDEX_FS_INVAL_H

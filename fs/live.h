@@ -100,7 +100,8 @@ struct snapshot *live_snapshot(struct live *l);
 /* Lists and takes the result over, whatever the check says; *repaired: the listing claimed to be right and was not. */
 int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired);
 /*
- * The mtime to show with a stat of the half (rule 6); *reading is the stamp it goes with, *keep_ns how long the kernel may
+ * The mtime to show with a stat of the half (rule 6); *reading is the stamp it goes with, *keep_ns how long the
+ * kernel may
  * keep it (0: not at all). Returns 0 or negative errno.
  */
 int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns, int64_t *keep_ns);

@@ -3,7 +3,8 @@
  * Bringing a live folder to a state that may be served: load, check, scan; and the mtime that goes with it.
  *
  * Races that this file guards against:
- * - An own change is between the lower call and its patch: the stamp would show it, the listing not. The check waits for it (inflight).
+ * - An own change is between the lower call and its patch: the stamp would show it, the listing not. The check waits
+ * for it (inflight).
  * - Many sessions want the same folder at once: one scans, all others wait for it (scanning).
  * - A reader of an older handle: it keeps its snapshot.
  */

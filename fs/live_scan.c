@@ -2,8 +2,10 @@
 /*
  * Listing the lower directory for a live folder.
  *
- * The race that this file guards against: own changes or events arrive while the directory is read; the pass may or may not have seen them.
- * They are remembered (touched), looked up at the end and win; what comes even later is applied on top and leaves need behind.
+ * The race that this file guards against: own changes or events arrive while the directory is read; the pass may or
+ * may not have seen them.
+ * They are remembered (touched), looked up at the end and win; what comes even later is applied on top and leaves
+ * need behind.
  * On the host at most `scans` listings are under way at a time.
  */
 #include <errno.h>

@@ -127,7 +127,8 @@ static int bind_privately(const struct conf *conf, char lower[PATH_MAX], int *co
 }
 
 /*
- * One socket, one maildexfs: the other one's private bind has the very place that ours would have. umount returns before the process behind
+ * One socket, one maildexfs: the other one's private bind has the very place that ours would have. umount returns
+ * before the process behind
  * it has ended, so a moment is waited for that. The lock is the process's until it ends.
  */
 static int lock_alone(const struct conf *conf, int *code, struct err *e)
@@ -232,7 +233,7 @@ static bool has_option(const char *options, const char *word)
 	return false;
 }
 
-int mount_check_options(const struct tree *tree, int *code, struct err *e)
+int mount_judge_options(const char *path, const char *fstype, const char *options, unsigned *warnings, struct err *e)
 {
 	static const struct {
 		const char *option, *what;
@@ -243,26 +244,37 @@ int mount_check_options(const struct tree *tree, int *code, struct err *e)
 		{"local_lock=posix", "fcntl locks exclude nobody on other hosts"},
 		{"local_lock=flock", "flock locks exclude nobody on other hosts"},
 	};
+
+	*warnings = 0;
+	if (strcmp(fstype, "nfs") != 0 && strcmp(fstype, "nfs4") != 0)
+		return 0;
+	if (has_option(options, "softreval"))
+		return err_set(e, -EINVAL,
+			       "root %s is mounted with softreval: the kernel then answers from an old cache when the "
+			       "server is "
+			       "slow, and listings would be wrong; mount it without",
+			       path);
+	for (size_t i = 0; i < sizeof(warned) / sizeof(warned[0]); i++) {
+		if (!has_option(options, warned[i].option))
+			continue;
+		log_warn("root %s is mounted with %s: %s", path, warned[i].option, warned[i].what);
+		(*warnings)++;
+	}
+	return 0;
+}
+
+int mount_check_options(const struct tree *tree, int *code, struct err *e)
+{
 	const struct mount *m;
 	struct mounts all;
+	unsigned warnings;
 	int r = mounts_of_fd(&all, tree->fd, &m);
 
 	if (r < 0)
 		return 0; /* its identity was told: it is no network mount that hides */
-	if (strcmp(m->fstype, "nfs") == 0 || strcmp(m->fstype, "nfs4") == 0) {
-		if (has_option(m->options, "softreval")) {
-			*code = PROG_USE;
-			r = err_set(e, -EINVAL,
-				    "root %s is mounted with softreval: the kernel then answers from an old cache when "
-				    "the server "
-				    "is slow, and listings would be wrong; mount it without",
-				    tree->path);
-		}
-		for (size_t i = 0; r == 0 && i < sizeof(warned) / sizeof(warned[0]); i++)
-			if (has_option(m->options, warned[i].option))
-				log_warn("root %s is mounted with %s: %s", tree->path, warned[i].option,
-					 warned[i].what);
-	}
+	r = mount_judge_options(tree->path, m->fstype, m->options, &warnings, e);
+	if (r < 0)
+		*code = PROG_USE;
 	mounts_release(&all);
 	return r;
 }

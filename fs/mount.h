@@ -16,6 +16,11 @@
 int mount_prepare(const struct conf *conf, struct tree *tree, bool *bound, int *code, struct err *e);
 /* NFS options that break the law are refused (softreval), others warned of. Returns 0 or negative errno. */
 int mount_check_options(const struct tree *tree, int *code, struct err *e);
+/*
+ * The decision behind it, by filesystem type and options as in mountinfo; *warnings: how many were logged. Returns 0
+ * or -EINVAL.
+ */
+int mount_judge_options(const char *path, const char *fstype, const char *options, unsigned *warnings, struct err *e);
 void mount_undo(const struct tree *tree);
 
 #endif

@@ -177,7 +177,8 @@ static bool refusal_fits(struct live *l, int error, const struct change *c)
 }
 
 /*
- * maildexd is told of changes without a window 50 ms later, all in one message: its row must be listed again anyway. Called with the
+ * maildexd is told of changes without a window 50 ms later, all in one message: its row must be listed again anyway.
+ * Called with the
  * lock. Returns what is to be sent now: those before, if there are too many for one message.
  */
 static struct event *hint(struct fs *fs, struct live *l, const struct change *c)

@@ -7,7 +7,8 @@
  * here. A message of a newer version or an unknown type is answered by WIRE_ERROR and the connection goes on.
  *
  * To maildexd (`socket`):
- *   HELLO    u8 role, str name          first message; role FS is believed only from uid 0, and is sent FEED from then on
+ *   HELLO    u8 role, str name          first message; role FS is believed only from uid 0, and is sent FEED from
+ * then on
  *   EVENT    event (event_encode)       no answer unless it is refused (ERROR)
  *   NOTIFY   str path below the root    answered OK or ERROR once it is queued (folder_ref_parse tells what it means)
  *   SCAN     str folder, u8 half, pass (wire_put_pass), u8 unclear, u64 count, u64 sum, u64 bytes
