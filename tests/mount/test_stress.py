@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from daemon import CUR
-from support import eventually
+from support import Maildex, eventually
 
 WORKERS, STEPS, MESSAGES = 4, 250, 600
 
@@ -92,3 +92,30 @@ def test_four_sessions_on_one_folder(maildex, window_min, silent, daemon):
     if daemon:
         maildex.proven("u/cur")
         eventually("the index to be right", lambda: maildex.names("u", CUR) == maildex.disk("u", CUR))
+
+
+@pytest.mark.parametrize("window_min", [100, 100000], ids=["windows", "small"])
+def test_two_hosts_on_one_tree(maildex, window_min):
+    """Each with its own daemon, index and mount, and no bus between them: to each the other is a silent writer."""
+    maildex.conf.update(window_min=window_min, confirm="1s")
+    names = maildex.fill("u", "cur", MESSAGES)
+    with Maildex(window_min=window_min, confirm="1s") as other:
+        os.rmdir(other.root)
+        other.root = other.conf["root"] = maildex.root
+        hosts = [maildex, other]
+        untouched, workers = {n for i, n in enumerate(names) if i % (2 * WORKERS) < WORKERS}, []
+        for m in hosts:
+            m.start()
+            m.fs_start()
+        for k in range(WORKERS):
+            mine = [n.split(":") for n in names[k + WORKERS :: 2 * WORKERS]]
+            workers.append(Worker(hosts[k % 2], k, hosts[k % 2].up("u"), untouched, mine))
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+        assert not [x for w in workers for x in w.wrong]
+        done = {os.fsencode(f"{n}:{f}") for w in workers for n, f in w.mine.items()} | set(map(os.fsencode, untouched))
+        for m in hosts:
+            eventually("both to be right", lambda m=m: set(os.listdir(os.fsencode(m.up("u/cur")))) == done)
+            m.same("u/cur")
