@@ -155,7 +155,7 @@ class Stack:
         self.stop_maildexd()
 
 
-class Workplace:
+class Scratch:
     """A folder of our own that is taken down at the end, whatever happens."""
 
     def __init__(self, prefix):
