@@ -31,8 +31,8 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	node_dir_put(&fs->nodes, dir);
 	if (r < 0)
 		fuse_reply_err(req, -r);
-	else if (fuse_reply_entry(req, &e) == -ENOENT)
-		node_forget(&fs->nodes, ops_node(req, e.ino), 1);
+	else
+		ops_reply_entry(req, &e);
 }
 
 void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)

@@ -60,8 +60,8 @@ static void added(struct op_in *in, const char *name, int r)
 	}
 	if (error < 0)
 		fuse_reply_err(in->req, -error);
-	else if (fuse_reply_entry(in->req, &e) == -ENOENT)
-		node_forget(&in->fs->nodes, ops_node(in->req, e.ino), 1);
+	else
+		ops_reply_entry(in->req, &e);
 	in_end(in);
 }
 
@@ -170,8 +170,8 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 	own_end(in.fs, &in.own, twin ? 0 : r, &c, 1);
 	if (r < 0)
 		fuse_reply_err(req, -r);
-	else if (fuse_reply_entry(req, &e) == -ENOENT)
-		node_forget(&in.fs->nodes, n, 1);
+	else
+		ops_reply_entry(req, &e);
 	if (located)
 		node_at_end(&in.fs->nodes, &at);
 	in_end(&in);

@@ -26,51 +26,38 @@ static int xattr_begin(fuse_req_t req, fuse_ino_t ino, char path[64])
 	return fd;
 }
 
-/* size 0: only how much there is. */
-static void xattr_reply(fuse_req_t req, ssize_t r, const char *data, size_t size)
+/* One attribute's value, or with name NULL the list of names. size 0: only how much there is. */
+static void xattr_read(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
+	char path[64], *data = NULL;
+	int fd = xattr_begin(req, ino, path);
+	ssize_t r;
+
+	if (fd < 0)
+		return;
+	if (size > XATTR_LIST_LIMIT)
+		size = XATTR_LIST_LIMIT;
+	if (size)
+		data = malloc(size);
+	CALLER_RUN(req, r, name ? getxattr(path, name, data, size) : listxattr(path, data, size));
 	if (r < 0)
 		fuse_reply_err(req, errno);
 	else if (size == 0)
 		fuse_reply_xattr(req, (size_t)r);
 	else
 		fuse_reply_buf(req, data, (size_t)r);
+	free(data);
+	close(fd);
 }
 
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	char path[64], *data = NULL;
-	int fd = xattr_begin(req, ino, path);
-	ssize_t r;
-
-	if (fd < 0)
-		return;
-	if (size > XATTR_LIST_LIMIT)
-		size = XATTR_LIST_LIMIT;
-	if (size)
-		data = malloc(size);
-	CALLER_RUN(req, r, getxattr(path, name, data, size));
-	xattr_reply(req, r, data, size);
-	free(data);
-	close(fd);
+	xattr_read(req, ino, name, size);
 }
 
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	char path[64], *data = NULL;
-	int fd = xattr_begin(req, ino, path);
-	ssize_t r;
-
-	if (fd < 0)
-		return;
-	if (size > XATTR_LIST_LIMIT)
-		size = XATTR_LIST_LIMIT;
-	if (size)
-		data = malloc(size);
-	CALLER_RUN(req, r, listxattr(path, data, size));
-	xattr_reply(req, r, data, size);
-	free(data);
-	close(fd);
+	xattr_read(req, ino, NULL, size);
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)

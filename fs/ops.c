@@ -138,16 +138,13 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	return 0;
 }
 
-void ops_reply_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name)
+void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
 {
 	struct fs *fs = ops_fs(req);
-	struct fuse_entry_param e;
-	int r = ops_entry(req, parent, dirfd, name, &e);
+	struct node *n = ops_node(req, e->ino);
 
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else if (fuse_reply_entry(req, &e) == -ENOENT) /* interrupted: the kernel holds no reference */
-		node_forget(&fs->nodes, e.ino == FUSE_ROOT_ID ? fs->nodes.root : (struct node *)(uintptr_t)e.ino, 1);
+	if (fuse_reply_entry(req, e) == -ENOENT) /* interrupted: the kernel holds no reference */
+		node_forget(&fs->nodes, n, 1);
 }
 
 int ops_same(int fd, const struct node *n)

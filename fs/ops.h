@@ -31,9 +31,9 @@ int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
 int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
-/* Answers with an entry: looks the name up, counts the kernel's reference. dirfd: the parent's. */
-void ops_reply_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name);
-/* The same without the answer. Returns 0 or negative errno. */
+/* Answers with an entry; without the kernel's reference where the request was interrupted. */
+void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
+/* Looks a name up and counts the kernel's reference. dirfd: the parent's. Returns 0 or negative errno. */
 int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e);
 /*
  * An O_PATH descriptor of the node for the time of one call, as the caller; -ESTALE where the name is another file now.
