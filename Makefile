@@ -41,7 +41,8 @@ UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 
 # Objects of tests are kept too.
 .SECONDARY:
-.PHONY: all help deps check check-unit check-mount check-sanitized check-tsan lint bench demo install uninstall clean
+.PHONY: all help deps check check-unit check-mount check-servers check-agents check-everyday check-full \
+	check-sanitized check-tsan lint bench demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
 
 help:
@@ -90,7 +91,7 @@ $(B)/tests/%.o: tests/%.c | .deps-hint
 ## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan and unit tests with TSan
 check: deps
 	$(MAKE) lint
-	$(MAKE) check-unit check-mount
+	$(MAKE) check-unit check-mount check-servers check-agents check-everyday
 	$(MAKE) check-sanitized
 	$(MAKE) check-tsan
 ## make check-unit      unit tests only (V=asan, V=tsan: another variant)
@@ -98,7 +99,16 @@ check-unit: $(UNIT)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove -j2 $(if $(VERBOSE),-v) $(UNIT)
 ## make check-mount     mount tests only: real FUSE, real daemons
 check-mount: all
-	MAILDEX_BUILD=$(B) /usr/bin/python3 -m pytest -q -n 2 -p no:cacheprovider --basetemp=$(B)/pytest tests/mount $(PYTEST)
+	MAILDEX_BUILD=$(B) tests/run tests/mount $(PYTEST)
+## make check-servers   real Courier and Dovecot, with and without maildex: the same answers, the same files
+## make check-agents    real delivery agents
+## make check-everyday  rsync, tar, git, mutt, fio, ... on the mount
+check-servers check-agents check-everyday: all
+	MAILDEX_BUILD=$(B) tests/run tests/$(@:check-%=%) $(PYTEST)
+## make check-full      tests that take minutes: load
+check-full: deps
+	$(MAKE) all
+	MAILDEX_BUILD=$(B) tests/run -m full tests $(PYTEST)
 ## make check-sanitized unit and mount tests with ASan+UBSan
 check-sanitized:
 	$(MAKE) V=asan check-unit check-mount

@@ -8,18 +8,15 @@ import subprocess
 import threading
 import time
 
-from stack import TOP, Trouble, run
+from stack import TOP, Trouble
 
-IMAPD = os.path.join(TOP, "build/deps/courier/usr/bin/imapd")
+INSIDE = [os.path.join(TOP, "tests/support/inside"), "courier"]
+IMAPD = "/usr/bin/imapd"
 SESSION_S = 120
 
 
-def courier_libraries():
-    return run(os.path.join(TOP, "tools/dev/deps"), "--courier").strip()
-
-
 class Session:
-    def __init__(self, home, owner, counter, libraries):
+    def __init__(self, home, owner, counter):
         """counter: (shared object, file that it appends to)."""
         env = {
             "HOME": home,
@@ -32,22 +29,18 @@ class Session:
             "GAMIN_DEBUG_SERVER": "/bin/false",
             "IMAP_USELOCKS": "0",
             "IMAP_ENHANCEDIDLE": "0",
-            "LD_LIBRARY_PATH": libraries,
-            "LD_PRELOAD": counter[0],
             "MAILDEX_COUNT": counter[1],
         }
         self.home, self.tag, self.listings, self.entries = home, 0, 0, 0
         self.counts = counter[1]
+        ids = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
         self.process = subprocess.Popen(
-            [IMAPD, "Maildir"],
+            [*INSIDE, "setpriv", *ids, "env", f"LD_PRELOAD={counter[0]}", IMAPD, "Maildir"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=home,
             env=env,
-            user=owner.pw_uid,
-            group=owner.pw_gid,
-            extra_groups=[],
             umask=0o077,
         )
         self.watchdog = threading.Timer(SESSION_S, self.process.kill)

@@ -9,7 +9,7 @@ from errno import ENOENT
 
 import pytest
 
-from support import (
+from host import (
     DT_DIR,
     DT_FIFO,
     DT_LNK,

@@ -11,7 +11,7 @@ from errno import EAGAIN, EBADF, EINTR
 
 import pytest
 
-from support import eventually, opened, refused, touch
+from host import eventually, opened, refused, touch
 
 SH, EX, UN, NB = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_UN, fcntl.LOCK_NB
 DOES = {"open": os.open, "close": os.close, "dup": os.dup, "lockf": fcntl.lockf, "flock": fcntl.flock}

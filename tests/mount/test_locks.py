@@ -12,7 +12,7 @@ from errno import EACCES, EAGAIN
 
 import pytest
 
-from support import eventually, refused, touch
+from host import eventually, refused, touch
 
 CONTEXT = multiprocessing.get_context("fork")
 

@@ -8,7 +8,7 @@ from errno import EIO
 import pytest
 
 from daemon import CUR
-from support import FS, eventually, ls, mounts_below, refused, touch
+from host import FS, eventually, ls, mounts_below, refused, touch
 
 USE, REACH = 2, 3
 

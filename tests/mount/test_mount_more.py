@@ -7,7 +7,7 @@ from errno import EIO
 
 import pytest
 
-from support import FS, eventually, ls, mounts_below, refused, touch
+from host import FS, eventually, ls, mounts_below, refused, touch
 
 USE, REACH = 2, 3
 

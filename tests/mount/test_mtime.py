@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from support import base, eventually, ls, opened, touch
+from host import base, eventually, ls, opened, touch
 
 
 class Dovecot:

@@ -9,7 +9,7 @@ from errno import EACCES, EEXIST, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY
 
 import pytest
 
-from support import (
+from host import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     as_user,

@@ -11,7 +11,7 @@ from errno import EACCES, EEXIST, ENODATA, ENOENT, EPERM, ESTALE
 
 import pytest
 
-from support import as_user, eventually, ls, opened, refused, touch
+from host import as_user, eventually, ls, opened, refused, touch
 
 A, B, C = 2001, 2002, 2003
 TEAM = 3001

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from daemon import xxh3_listing
-from support import SERVE_COMPARE, SERVE_INDEX, SERVE_LOWER, Client, as_user, eventually, ls, touch
+from host import SERVE_COMPARE, SERVE_INDEX, SERVE_LOWER, Client, as_user, eventually, ls, touch
 
 
 def test_asked_and_set(mounted):

@@ -10,7 +10,7 @@ from errno import ENOENT
 
 import pytest
 
-from support import base, eventually, ls, opened, getdents_all, refused, touch
+from host import base, eventually, ls, opened, getdents_all, refused, touch
 
 
 def sh(m, text, *args):

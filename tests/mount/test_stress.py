@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from daemon import CUR
-from support import Maildex, eventually
+from host import Maildex, eventually
 
 WORKERS, STEPS, MESSAGES = 4, 250, 600
 

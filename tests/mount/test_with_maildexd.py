@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from daemon import CUR, NEW
-from support import eventually, ls, touch
+from host import eventually, ls, touch
 
 BIG = 3000
 

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+"""What all suites of pytest share: the modules of tests/support, and these fixtures."""
+
+import os
+import sys
+
 import pytest
 
-from support import Maildex
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "support"))
+from host import Maildex  # noqa: E402
 
 
 @pytest.fixture
