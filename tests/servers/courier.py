@@ -7,11 +7,10 @@ import signal
 import subprocess
 
 from daemon import WAIT_S, until
-from talk import Talk
+from talk import TOP, Talk
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-INSIDE = os.path.join(os.path.dirname(HERE), "support", "inside")
-GROUP = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "deps", "courier")
+INSIDE = os.path.join(TOP, "tests/support/inside")
+GROUP = os.path.join(TOP, "build/deps/courier")
 
 SETTINGS = {
     "IMAP_CAPABILITY": "IMAP4rev1 UIDPLUS CHILDREN NAMESPACE THREAD=ORDEREDSUBJECT THREAD=REFERENCES SORT QUOTA IDLE",
@@ -28,11 +27,13 @@ SETTINGS = {
 
 
 class Courier:
-    """settings: more of them, or others than Debian's."""
+    """with Courier(directory, accounts) as server: server.imap(account), server.pop3(account)."""
 
     name = "courier"
 
     def __init__(self, directory, accounts, **settings):
+        """directory: made here, removed by the caller. settings: more of them, or others than Debian's."""
+        os.makedirs(directory, mode=0o755, exist_ok=True)
         self.settings, self.talks = {**SETTINGS, **settings}, []
         self.log = os.path.join(directory, "courier.log")
         self.passwd = os.path.join(directory, "courier.passwd")

@@ -9,6 +9,7 @@ import time
 
 from daemon import WAIT_S
 
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LITERAL = re.compile(rb"\{(\d+)\+?\}\r\n$")
 SAID_LINES = 60  # of what a failed wait shows
 
