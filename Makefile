@@ -24,6 +24,7 @@ override CFLAGS += -std=gnu17 $(WARN) $(CFLAGS_$(V)) -D_GNU_SOURCE -DMAILDEX_VER
 LIBS = $(shell pkg-config --libs $(PKGS)) -pthread
 FUSE_CFLAGS = $(shell pkg-config --cflags fuse3)
 FUSE_LIBS = $(shell pkg-config --libs fuse3)
+INOTIFY_LIBS := -linotifytools
 
 B := build/$(V)
 LIB_SRC := $(wildcard lib/*/*.c)
@@ -68,7 +69,8 @@ $(B)/libmaildex.a: $(call obj,$(LIB_SRC))
 define program
 $(B)/$(1): $$(call obj,$$($(1)_SRC)) $(B)/libmaildex.a
 	@echo "  LD $$@"
-	$$(Q)$$(CC) $$(CFLAGS) -o $$@ $$^ $$(if $$(filter maildexfs,$(1)),$$(FUSE_LIBS)) $$(LIBS)
+	$$(Q)$$(CC) $$(CFLAGS) -o $$@ $$^ $$(if $$(filter maildexfs,$(1)),$$(FUSE_LIBS)) \
+		$$(if $$(filter maildexd,$(1)),$$(INOTIFY_LIBS)) $$(LIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
@@ -78,11 +80,11 @@ $(B)/libtested.a: $(UNIT_OBJ)
 $(B)/unit/%: $(B)/tests/unit/%.o $(B)/libtested.a
 	@mkdir -p $(@D)
 	@echo "  LD $@"
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS) -lcmocka
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(INOTIFY_LIBS) $(LIBS) -lcmocka
 $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtested.a
 	@mkdir -p $(@D)
 	@echo "  LD $@"
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(INOTIFY_LIBS) $(LIBS)
 $(B)/tests/%.o: tests/%.c | .deps-hint
 	@mkdir -p $(@D)
 	@echo "  CC $@"

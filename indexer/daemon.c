@@ -10,6 +10,7 @@
 
 #include "indexer/rebuild.h"
 #include "indexer/schedule.h"
+#include "indexer/source_inotify.h"
 #include "indexer/source_socket.h"
 #include "indexer/status.h"
 #include "lib/base/clock.h"
@@ -34,8 +35,8 @@ struct daemon {
 	struct rebuild *rebuild;
 	struct origins origins;
 	sd_event *loop;
-	struct source *sources[1];
-	size_t nsources; /* started */
+	struct source *sources[2]; /* socket, inotify (may be NULL) */
+	size_t nsources;           /* started */
 	struct status_tools status;
 };
 
@@ -159,7 +160,9 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 	d->schedule = schedule_new(d->conf, &d->apply, d->readers, d->pool, &d->tally);
 	d->rebuild = rebuild_new(&d->apply, d->readers, d->pool, &d->apply.tools);
 	d->sources[0] = source_socket_new(d->loop, listen_fd, d->outbox, &d->origins, &d->tally, &control);
-	if (!d->schedule || !d->rebuild || !d->sources[0])
+	if (d->conf->watch == WATCH_INOTIFY)
+		d->sources[1] = source_inotify_new(d->lower, &d->tally, d->conf->scrub_interval_ns);
+	if (!d->schedule || !d->rebuild || !d->sources[0] || (d->conf->watch == WATCH_INOTIFY && !d->sources[1]))
 		goto memory;
 	rescan_listen(d->pool, RESCAN_REBUILD, (struct rescan_listener){d->rebuild, rebuild_scanned});
 	rescan_listen(d->pool, RESCAN_CONFIRM, (struct rescan_listener){d->schedule, schedule_confirmed});
@@ -173,7 +176,7 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 					  .rebuild = d->rebuild,
 					  .tally = &d->tally,
 					  .sources = d->sources,
-					  .nsources = 1,
+					  .nsources = d->sources[1] ? 2 : 1,
 					  .started_ns = clock_mono_ns()};
 	return 0;
 memory:
@@ -211,7 +214,7 @@ static int start_parts(struct daemon *d, struct err *e)
 		r = rescan_start(d->pool, e);
 	if (r == 0)
 		r = schedule_start(d->schedule, e);
-	for (; r == 0 && d->nsources < 1; d->nsources++)
+	for (; r == 0 && d->nsources < d->status.nsources; d->nsources++)
 		r = d->sources[d->nsources]->start(d->sources[d->nsources], &sink, e);
 	return r;
 }
@@ -246,6 +249,7 @@ static void free_parts(struct daemon *d)
 	rebuild_free(d->rebuild);
 	schedule_free(d->schedule);
 	rescan_free(d->pool);
+	source_inotify_free(d->sources[1]);
 	source_socket_free(d->sources[0]);
 	store_readers_free(d->readers);
 	indexfile_close(&d->file); /* the last connection: writes the log back into the file */

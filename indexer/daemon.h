@@ -7,7 +7,7 @@
  *                          +-> outbox -> FS peers    +-> applier
  *
  * Threads: the main one (sockets, signals, watchdog: never touches the lower tree or writes the index), the applier,
- * the pool, the schedule, the tree's watch, and two while a rebuild runs.
+ * the pool, the schedule, the tree's watch, inotify's if it is used, and two while a rebuild runs.
  */
 #ifndef MAILDEX_INDEXER_DAEMON_H
 #define MAILDEX_INDEXER_DAEMON_H

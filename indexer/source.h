@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where events come from. Each source (the local socket; inotify and the bus later) is one struct source made by its
- * own file; nothing else knows how they work.
+ * Where events come from. Each source (the local socket, inotify; the bus later) is one struct source made by its own
+ * file; nothing else knows how they work.
  *
  * Flow: start() once the daemon can take events, stop() at the end, status() now and then.
  * Shapes: what a source tells, it tells through the sink; events were checked (event_decode or made by event_init and

@@ -396,8 +396,6 @@ int conf_check(struct conf *c, struct err *e)
 		return err_set(e, -EINVAL, "mount: '%s' is not an absolute path", c->mount);
 	if (*c->bus)
 		return err_set(e, -EINVAL, "bus: this version has no bus yet: remove the key or leave it empty");
-	if (c->watch == WATCH_INOTIFY)
-		return err_set(e, -EINVAL, "watch: this version cannot watch with inotify yet: set watch = none");
 	if (*c->metrics)
 		return err_set(e, -EINVAL,
 			       "metrics: this version has no metrics yet: remove the key or leave it empty");

@@ -53,8 +53,7 @@ void conf_release(struct conf *c);
 int conf_load(struct conf *c, const char *file, struct err *e);
 /* Sets "key=value". Returns 0 or -EINVAL. */
 int conf_set(struct conf *c, const char *assignment, struct err *e);
-/* Cross-checks: root given; what this version cannot do yet (bus, inotify, metrics) is refused by name. Returns 0 or
- * -EINVAL. */
+/* Cross-checks: root given; what this version cannot do yet (bus, metrics) is refused by name. Returns 0 or -EINVAL. */
 int conf_check(struct conf *c, struct err *e);
 /* The word of a mode, as written in the file. */
 const char *serve_mode_word(enum serve_mode m);
