@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real Dovecot (imap, pop3 and lmtp), unmodified, with a configuration, sockets, log and state of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+
+from daemon import WAIT_S, until
+from talk import Talk
+
+INSIDE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "support", "inside")
+PASSWORD = "secret"
+TROUBLE = re.compile(r": (Warning|Error|Fatal|Panic): ")
+# What is no trouble: the master says with a warning that it was asked to end.
+STOPPED = re.compile(r"master: Warning: Killed with signal 15 ")
+STARTED = "starting up for "  # it has its ports
+IN_USE = "Address already in use"
+CONNECTIONS = 2000  # more than any test makes
+
+CONF = """
+base_dir = {dir}/run
+state_dir = {dir}/state
+instance_name = {name}
+log_path = {dir}/log
+protocols = imap pop3 lmtp
+ssl = no
+disable_plaintext_auth = no
+auth_username_format = %Ln
+first_valid_uid = 1
+mail_location = maildir:~/Maildir{location}
+mail_max_userip_connections = {connections}
+default_vsz_limit = 1 G
+default_client_limit = {clients}
+default_process_limit = {connections}
+passdb {{
+  driver = passwd-file
+  args = {dir}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = {dir}/users
+}}
+service imap-login {{
+  service_count = 0
+  inet_listener imap {{
+    address = 127.0.0.1
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  service_count = 0
+  inet_listener pop3 {{
+    address = 127.0.0.1
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {lmtp}
+  }}
+}}
+"""
+
+
+def free_ports(*names):
+    """One for each name. Somebody else may take one before it is used."""
+    sockets = {name: socket.socket() for name in names}
+    for s in sockets.values():
+        s.bind(("127.0.0.1", 0))
+    ports = {name: s.getsockname()[1] for name, s in sockets.items()}
+    for s in sockets.values():
+        s.close()
+    return ports
+
+
+class Dovecot:
+    """with Dovecot(directory, accounts) as server: server.imap(account), server.pop3(account), server.lmtp()."""
+
+    name = "dovecot"
+
+    def __init__(self, directory, accounts, location="", extra="", **settings):
+        """directory: made here, removed by the caller. location: more of mail_location, as ":INDEX=/elsewhere"; extra:
+        blocks of configuration (namespaces, plugins); settings: its keys, as lock_method="dotlock"."""
+        self.dir = os.path.abspath(directory)
+        self.accounts = accounts
+        self.location, self.extra, self.settings = location, extra, settings
+        self.allowed = [STOPPED]  # what may be in its log although it is a warning or an error
+        self.ports, self.process, self.talks = {}, None, []
+
+    def __enter__(self):
+        os.makedirs(self.dir, mode=0o755, exist_ok=True)
+        os.chmod(self.dir, 0o755)
+        try:
+            while not until("dovecot to answer", self._state) == "answers":
+                self._end()
+                self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        for talk in self.talks:
+            talk.close()
+        self._end()
+        if kind is None:
+            assert not self.trouble(), self.logged()
+        else:
+            print(self.logged())
+
+    # -- the processes
+
+    def _write(self):
+        with open(os.path.join(self.dir, "users"), "w", encoding="utf-8") as f:
+            for a in self.accounts:
+                f.write(f"{a.name}:{{PLAIN}}{PASSWORD}:{a.uid}:{a.uid}::{a.home}::\n")
+        os.chmod(os.path.join(self.dir, "users"), 0o644)
+        with open(os.path.join(self.dir, "dovecot.conf"), "w", encoding="utf-8") as f:
+            f.write(
+                CONF.format(
+                    dir=self.dir,
+                    name=os.path.basename(self.dir),
+                    location=self.location,
+                    connections=CONNECTIONS,
+                    clients=4 * CONNECTIONS,
+                    **self.ports,
+                )
+            )
+            f.write("".join(f"{k} = {v}\n" for k, v in self.settings.items()) + self.extra)
+
+    def _start(self):
+        self.ports = free_ports("imap", "pop3", "lmtp")
+        self._write()
+        command = [INSIDE, "dovecot", "dovecot", "-F", "-c", os.path.join(self.dir, "dovecot.conf")]
+        with open(os.path.join(self.dir, "output"), "wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
+
+    def _state(self):
+        """Does it have its ports and answer? None: not yet. "other ports": to be started, with other ones."""
+        if not self.process:
+            return "other ports"
+        if self.process.poll() is not None:
+            assert IN_USE in self.logged(), self.logged()
+            os.unlink(os.path.join(self.dir, "log"))
+            return "other ports"
+        if STARTED not in self.logged():
+            return None
+        try:
+            with socket.create_connection(("127.0.0.1", self.ports["imap"]), WAIT_S) as s:
+                return "answers" if b"OK" in s.recv(4096) else None
+        except OSError:
+            return None
+
+    def _end(self):
+        process, self.process = self.process, None
+        if process and process.poll() is None:
+            space = self._space(process.pid)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(WAIT_S)
+                until("the last of dovecot's processes to end", lambda: not self._left(space))
+            finally:
+                for pid in self._left(space):
+                    os.kill(pid, signal.SIGKILL)
+
+    @staticmethod
+    def _space(pid):
+        try:
+            return os.readlink(f"/proc/{pid}/ns/mnt")
+        except OSError:
+            return None  # it ended
+
+    def _left(self, space):
+        """The processes in the mount namespace that was made for it."""
+        if not space or space == self._space("self"):
+            return []
+        return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and self._space(pid) == space]
+
+    # -- what it says
+
+    def logged(self):
+        text = ""
+        for name in ("output", "log"):
+            path = os.path.join(self.dir, name)
+            if os.path.exists(path):
+                with open(path, encoding="utf-8", errors="replace") as f:
+                    text += f.read()
+        return text
+
+    def trouble(self):
+        """Its warnings and errors."""
+        lines = [line for line in self.logged().splitlines() if TROUBLE.search(line)]
+        return [line for line in lines if not any(allowed.search(line) for allowed in self.allowed)]
+
+    # -- clients
+
+    def _connect(self, protocol, who):
+        s = socket.create_connection(("127.0.0.1", self.ports[protocol]), WAIT_S)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        talk = Talk(s, name=f"dovecot's {protocol} of {who}")
+        self.talks.append(talk)
+        return talk
+
+    def imap(self, account):
+        talk = self._connect("imap", account.name)
+        talk.line()
+        answer = talk.imap(f"LOGIN {account.name} {PASSWORD}")
+        assert b" OK " in answer[-1], answer
+        return talk
+
+    def pop3(self, account):
+        talk = self._connect("pop3", account.name)
+        for line in [talk.line(), *talk.pop3(f"USER {account.name}"), *talk.pop3(f"PASS {PASSWORD}")]:
+            assert line.startswith(b"+OK"), line
+        return talk
+
+    def lmtp(self):
+        """Greeted; lmtp_deliver() speaks on."""
+        talk = self._connect("lmtp", "nobody")
+        lmtp_answer(talk, b"220")
+        talk.send(b"LHLO client\r\n")
+        lmtp_answer(talk, b"250")
+        return talk
+
+
+def lmtp_answer(talk, code):
+    """One answer, of one or more lines."""
+    while (line := talk.line())[3:4] == b"-":
+        pass
+    assert line.startswith(code + b" "), line
+    return line
+
+
+def lmtp_deliver(talk, data, *accounts):
+    """One message to each of them; accepted for all. data: lines ending with CR LF."""
+    talk.send(b"MAIL FROM:<sender@example.org>\r\n")
+    lmtp_answer(talk, b"250")
+    for a in accounts:
+        talk.send(f"RCPT TO:<{a.name}>\r\n".encode())
+        lmtp_answer(talk, b"250")
+    talk.send(b"DATA\r\n")
+    lmtp_answer(talk, b"354")
+    talk.send(data.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+    for _ in accounts:
+        lmtp_answer(talk, b"250")
