@@ -22,6 +22,9 @@
 
 enum place_what { PLACE_DIR, PLACE_NEW, PLACE_WHATS };
 
+/* To be visited; lacking a watch; with something in `pending`. */
+enum places_list { PLACES_TODO, PLACES_UNWATCHED, PLACES_PENDING, PLACES_LISTS };
+
 struct place_watch {
 	int wd; /* -1: none */
 	dev_t dev;
@@ -39,7 +42,7 @@ struct place {
 	struct place *child;       /* the first of its own */
 	struct place *next, *prev; /* of the same parent */
 	struct place *chain;
-	struct place_link link[2]; /* in a list of enum places_list */
+	struct place_link link[PLACES_LISTS];
 	struct place_watch watch[PLACE_WHATS];
 	struct event *pending; /* what arrived and was not told yet */
 	uint64_t met;          /* when it was listed last, by any count that grows */
@@ -49,8 +52,6 @@ struct place {
 	uint8_t len;
 	char name[];
 };
-
-enum places_list { PLACES_TODO, PLACES_UNWATCHED, PLACES_LISTS };
 
 struct places {
 	struct place *root;
@@ -74,7 +75,7 @@ struct place *place_child(struct places *p, struct place *parent, const char *na
 int place_path(const struct place *place, char *out);
 /*
  * Forgets it and all below it. gone: it is no longer on disk, and the kernel drops the watches itself; else they are
- * given back. The root stays, without watches and children. No arrivals may be pending.
+ * given back. The root stays, without watches and children.
  */
 void place_drop(struct places *p, struct place *place, bool gone);
 /* Forgets those of its children that were met at another time than `met`; they may be elsewhere by now. */

@@ -3,13 +3,12 @@
  * inotify as a source of events. What this guards against:
  *
  * - A folder is renamed while arrivals in it wait to be read. The kernel's queue is in the order in which things
- *   happened, over all watches: arrivals read before the rename are told under the old path (and looked up there);
- *   with the rename all watches at and below it are given up, and the new path is visited as a new folder is.
+ *   happened, over all watches. With the rename all watches at and below it are given up, with what arrived and was not
+ *   told yet, and the new path is visited as a new folder is, whose new/ is told.
  * - The queue overflows: then anything may have happened. All of the tree is gone through once more, and every folder
  *   that was watched all along is told of as one where something may have happened.
  * - The tree is away (lower_ok()): what is read then proves nothing about folders. It is dropped, no directory is
  *   visited, and when the tree is back it is gone through as after an overflow.
- * - A walk of 400,000 folders in one go would load the server: directories are visited WALK_PER_S at most.
  *
  * What libinotifytools (3.22) demands: it finds watches by the name they were made with, and its tree of names breaks
  * if one is renamed or given twice. So each watch gets a name of its own, another spelling of /proc/self/fd/N. It keeps
@@ -30,72 +29,54 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "indexer/place_visit.h"
+#include "indexer/patrol.h"
 #include "lib/base/clock.h"
 #include "lib/base/cred.h"
 #include "lib/base/log.h"
 
-/* A visit is some 5 to 10 calls to a server that has not been asked lately: 5,000 calls a second, a tenth of what a
- * small server does. 400,000 folders take a quarter of an hour. */
-#define WALK_PER_S 500
 /* While there are directories to visit, the library is polled: it waits in whole seconds only. */
 #define WALK_PAUSE_NS (2 * NS_PER_MS)
 /* After some events others are waited for this long, so that a burst is told in one piece. The first never waits. */
 #define GATHER_NS (3 * NS_PER_MS)
 /* So many events are taken before it is their turn to be told. */
 #define TURN 4096
-/* So many directories are visited before it is the events' turn. */
-#define VISITS 32
-#define DIRTY_MAX 256
-/* How often to try again what could not be had, and how many folders at first. */
+/* How often to try to begin, where that was refused. */
 #define RETRY_NS (5 * NS_PER_S)
-#define RETRY_MIN 32
 /* The library keeps about 300 bytes of each. */
 #define DEAD_MAX 10000
-
-enum state { STATE_STARTING, STATE_WALKING, STATE_WATCHING, STATE_LIMITED, STATE_AWAY };
+/* "/proc", twice 32, "/self/fd/" and a number. */
+#define NAME_MAX_SPELT 96
 
 struct source_inotify {
 	struct source source; /* first */
 	struct source_sink sink;
 	struct lower *lower;
 	struct tally *tally;
-	int64_t every_ns;
 	pthread_t thread;
 	bool started;
 	_Atomic bool stop;
-	_Atomic int state;
+	_Atomic bool up;   /* the library is */
+	_Atomic bool away; /* the tree is */
 	_Atomic uint64_t events, overflows;
 	struct places places;
+	struct patrol patrol;
 	/* The thread's own. */
-	struct visit visit;
-	bool up;           /* the library is */
-	bool told_down;    /* ... and it was said that it can't be */
-	bool told_limit;   /* it was said that there are no more watches */
-	bool away;         /* the tree is */
-	bool walking;      /* a round is under way */
-	bool again;        /* something was missed: another round, telling of all */
-	uint32_t names;    /* given to watches */
-	size_t dead;       /* that the library can't forget */
-	size_t retry;      /* how many unwatched ones next time */
-	int64_t retry_ns;  /* CLOCK_MONOTONIC */
-	int64_t round_ns;  /* CLOCK_MONOTONIC: the next round */
-	int64_t tokens_ns; /* CLOCK_MONOTONIC: visits are paid for up to here */
-	struct place *dirty[DIRTY_MAX];
-	size_t ndirty;
+	bool told_down; /* it was said that the library cannot be up */
+	uint32_t names; /* given to watches */
+	size_t dead;    /* watches that the library cannot forget */
 };
 
 /*
  * "/proc", a number in binary ("/." is 1, "/" is 0; either changes nothing), "/self/fd/N": not behind the last part,
  * where each step would be looked up on the server.
  */
-static void spell(uint32_t number, int fd, char out[160])
+static void spell(uint32_t number, int fd, char out[NAME_MAX_SPELT])
 {
 	char *at = stpcpy(out, "/proc");
 
 	for (; number; number >>= 1)
 		at = stpcpy(at, number & 1 ? "/." : "/");
-	sprintf(at, "/self/fd/%d", fd);
+	snprintf(at, (size_t)(out + NAME_MAX_SPELT - at), "/self/fd/%d", fd);
 }
 
 static int add_watch(void *arg, int fd, enum place_what what, int *wd)
@@ -105,7 +86,7 @@ static int add_watch(void *arg, int fd, enum place_what what, int *wd)
 		[PLACE_NEW] = IN_CREATE | IN_MOVED_TO | IN_MOVE_SELF,
 	};
 	struct source_inotify *s = arg;
-	char name[160];
+	char name[NAME_MAX_SPELT];
 
 	spell(++s->names, fd, name);
 	if (!inotifytools_watch_file(name, masks[what] | IN_ONLYDIR | IN_MASK_CREATE))
@@ -121,18 +102,22 @@ static void remove_watch(void *arg, int wd, bool gone)
 	s->dead += gone || !inotifytools_remove_watch_by_wd(wd);
 }
 
+static void send_pending(struct source_inotify *s, struct place *place)
+{
+	struct event *ev = place->pending;
+
+	place->pending = NULL;
+	tally_add(s->tally, TALLY_EVENTS_RECEIVED, 1);
+	s->sink.event(s->sink.arg, ev, 0);
+	event_free(ev);
+}
+
 static void flush(struct source_inotify *s)
 {
-	for (size_t i = 0; i < s->ndirty; i++) {
-		struct place *place = s->dirty[i];
-		struct event *ev = place->pending;
+	struct place *place;
 
-		place->pending = NULL;
-		tally_add(s->tally, TALLY_EVENTS_RECEIVED, 1);
-		s->sink.event(s->sink.arg, ev, 0);
-		event_free(ev);
-	}
-	s->ndirty = 0;
+	while ((place = places_pop(&s->places, PLACES_PENDING)))
+		send_pending(s, place);
 }
 
 static bool pending_has(const struct event *ev, const struct change *c)
@@ -149,13 +134,12 @@ static struct event *pending(struct source_inotify *s, struct place *place)
 {
 	char path[FOLDER_PATH_MAX + 1];
 
-	if (s->ndirty == DIRTY_MAX || (place->pending && place->pending->nchanges == EVENT_CHANGES_MAX))
-		flush(s);
-	if (place->pending || place_path(place, path) < 0)
-		return place->pending;
-	place->pending = event_new(path, HALF_NEW);
+	if (place->pending && place->pending->nchanges == EVENT_CHANGES_MAX)
+		send_pending(s, place);
+	if (!place->pending && place_path(place, path) == 0)
+		place->pending = event_new(path, HALF_NEW);
 	if (place->pending)
-		s->dirty[s->ndirty++] = place;
+		places_push(&s->places, PLACES_PENDING, place, false);
 	return place->pending;
 }
 
@@ -179,22 +163,15 @@ static void tell(void *arg, struct place *place, const char *name, size_t len)
 		event_add(ev, &c); /* without memory it is seen when the folder is opened */
 }
 
-/* Everything is gone through once more; what is watched is told of. */
-static void look_again(struct source_inotify *s)
-{
-	s->again = true;
-	s->round_ns = 0;
-}
-
 static void on_overflow(struct source_inotify *s)
 {
 	s->overflows++;
-	if (!s->again)
+	if (!s->patrol.again)
 		log_warn("inotify: the kernel's queue was full and arrivals were lost: all %zu folders that are "
 			 "watched are looked at again; to make that rarer, raise the sysctl "
 			 "fs.inotify.max_queued_events",
 			 (size_t)s->places.folders);
-	look_again(s);
+	patrol_again(&s->patrol);
 }
 
 /* A directory came to or went from a place. */
@@ -204,7 +181,6 @@ static void on_directory(struct source_inotify *s, struct place *place, const st
 	struct place *child;
 	bool made;
 
-	flush(s); /* under the paths that they had */
 	if (ev->mask & (IN_DELETE | IN_MOVED_FROM)) {
 		child = place_find(&s->places, place, ev->name, len);
 		if (child)
@@ -332,109 +308,6 @@ static void library_down(struct source_inotify *s)
 	s->up = false;
 }
 
-static void set_state(struct source_inotify *s)
-{
-	if (s->away)
-		s->state = STATE_AWAY;
-	else if (s->walking || s->round_ns == 0)
-		s->state = STATE_WALKING;
-	else
-		s->state = s->visit.full ? STATE_LIMITED : STATE_WATCHING;
-}
-
-static void begin_round(struct source_inotify *s)
-{
-	s->walking = true;
-	s->visit.look = s->again;
-	s->visit.full = false;
-	s->again = false;
-	s->places.root->round = true;
-	s->round_ns = clock_mono_ns() + s->every_ns;
-	places_push(&s->places, PLACES_TODO, s->places.root, false);
-}
-
-static void tell_limit(struct source_inotify *s)
-{
-	if (s->visit.full && !s->told_limit)
-		log_warn("inotify: no more watches are to be had: %zu folders are watched, %zu are not (new mail there "
-			 "is "
-			 "seen when they are opened); raise the sysctl fs.inotify.max_user_watches (it is %d)",
-			 (size_t)s->places.folders, (size_t)s->places.unwatched, inotifytools_get_max_user_watches());
-	if (!s->visit.full && s->told_limit)
-		log_info("inotify: there are enough watches now, %zu folders are watched", (size_t)s->places.folders);
-	s->told_limit = s->visit.full;
-}
-
-/* All of the tree was visited. */
-static void end_round(struct source_inotify *s)
-{
-	if (s->places.unwatched > 0 && !s->visit.full)
-		log_warn("inotify: %zu folders are watched, %zu can't be: %s", (size_t)s->places.folders,
-			 (size_t)s->places.unwatched, strerror(-s->visit.why));
-	else
-		log_debug("inotify: %zu folders are watched", (size_t)s->places.folders);
-	s->visit.first = false;
-	s->visit.look = false;
-	s->walking = false;
-}
-
-/*
- * What could not be watched is tried again, a few at a time; if that works, twice as many at once: where the limit was
- * raised all are soon watched, and where it was not the server is left alone.
- */
-static void retry(struct source_inotify *s)
-{
-	int64_t now = clock_mono_ns();
-	struct place *place = s->places.first[PLACES_UNWATCHED];
-
-	if (!place)
-		return;
-	if (s->retry > 0 && s->visit.why == 0) {
-		s->retry *= 2;
-	} else if (now >= s->retry_ns) {
-		s->retry = RETRY_MIN;
-		s->retry_ns = now + RETRY_NS;
-	} else {
-		return;
-	}
-	s->visit.why = 0;
-	for (size_t n = 0; place && n < s->retry; n++) {
-		places_push(&s->places, PLACES_TODO, place, false);
-		place = place->link[PLACES_UNWATCHED].next;
-	}
-}
-
-/* There is nothing to visit now. */
-static void at_rest(struct source_inotify *s)
-{
-	if (s->places.unwatched == 0)
-		s->visit.full = false;
-	tell_limit(s);
-	if (s->walking)
-		end_round(s);
-	if (clock_mono_ns() >= s->round_ns)
-		begin_round(s);
-	else
-		retry(s);
-}
-
-static void visit_some(struct source_inotify *s)
-{
-	int64_t now = clock_mono_ns();
-	struct place *place;
-
-	if (s->tokens_ns < now - NS_PER_S)
-		s->tokens_ns = now - NS_PER_S;
-	for (int n = 0; n < VISITS && s->tokens_ns < now; n++) {
-		place = places_pop(&s->places, PLACES_TODO);
-		if (!place)
-			break;
-		s->tokens_ns += NS_PER_S / WALK_PER_S;
-		visit_place(&s->visit, place);
-		flush(s); /* the next visit may drop it */
-	}
-}
-
 static void step(struct source_inotify *s)
 {
 	bool was_away = s->away;
@@ -443,15 +316,14 @@ static void step(struct source_inotify *s)
 	if (s->away)
 		return;
 	if (was_away)
-		look_again(s);
+		patrol_again(&s->patrol);
 	if (s->dead > DEAD_MAX + s->places.watches) {
 		library_down(s);
-		look_again(s);
+		patrol_again(&s->patrol);
 		return;
 	}
-	if (!s->places.first[PLACES_TODO])
-		at_rest(s);
-	visit_some(s);
+	patrol_step(&s->patrol, clock_mono_ns());
+	flush(s);
 }
 
 static void *inotify_main(void *arg)
@@ -461,15 +333,14 @@ static void *inotify_main(void *arg)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	cred_thread_start();
 	while (!s->stop) {
-		bool busy = s->places.first[PLACES_TODO] && !s->away, got;
+		bool busy = patrol_busy(&s->patrol) && !s->away, got;
 
 		if (!library_up(s)) {
 			nap(RETRY_NS);
 			continue;
 		}
-		got = read_events(s, busy || s->round_ns == 0 ? 0 : 1);
+		got = read_events(s, busy ? 0 : 1);
 		step(s);
-		set_state(s);
 		if (got)
 			nap(GATHER_NS);
 		else if (busy)
@@ -505,12 +376,10 @@ static void inotify_stop(struct source *source)
 static void inotify_status(struct source *source, struct buf *out)
 {
 	static const char *const words[] = {
-		[STATE_STARTING] = "starting", [STATE_WALKING] = "walking", [STATE_WATCHING] = "watching",
-		[STATE_LIMITED] = "limited",   [STATE_AWAY] = "away",
-	};
+		[PATROL_WALKING] = "walking", [PATROL_WATCHING] = "watching", [PATROL_LIMITED] = "limited"};
 	struct source_inotify *s = (struct source_inotify *)source;
 
-	buf_printf(out, "inotify.state %s\n", words[s->state]);
+	buf_printf(out, "inotify.state %s\n", !s->up ? "off" : s->away ? "away" : words[s->patrol.state]);
 	buf_printf(out, "inotify.folders %zu\n", (size_t)s->places.folders);
 	buf_printf(out, "inotify.unwatched %zu\n", (size_t)s->places.unwatched);
 	buf_printf(out, "inotify.watches %zu\n", (size_t)s->places.watches);
@@ -521,6 +390,7 @@ static void inotify_status(struct source *source, struct buf *out)
 struct source *source_inotify_new(struct lower *lower, struct tally *tally, int64_t every_ns)
 {
 	struct source_inotify *s = calloc(1, sizeof(*s));
+	struct visit visit;
 
 	if (!s)
 		return NULL;
@@ -532,9 +402,8 @@ struct source *source_inotify_new(struct lower *lower, struct tally *tally, int6
 		.name = "inotify", .start = inotify_start, .stop = inotify_stop, .status = inotify_status};
 	s->lower = lower;
 	s->tally = tally;
-	s->every_ns = every_ns;
-	s->visit = (struct visit){
-		.places = &s->places, .lower = lower, .add = add_watch, .tell = tell, .arg = s, .first = true};
+	visit = (struct visit){.places = &s->places, .lower = lower, .add = add_watch, .tell = tell, .arg = s};
+	patrol_init(&s->patrol, every_ns, &visit);
 	return &s->source;
 }
 
