@@ -23,6 +23,8 @@ enum counter {
 	COUNT_EVENTS_SENT,
 	COUNT_EVENTS_DROPPED, /* maildexd away or too slow: the next opendir lists */
 	COUNT_FEED,
+	COUNT_RINGS,
+	COUNT_RINGS_FAILED,
 	COUNT_CONFIRMS,
 	COUNT_CONFIRM_REPAIRS,
 	COUNT_COMPARED,

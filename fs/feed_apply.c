@@ -20,14 +20,14 @@ static void event_to_fresh(const struct event *ev, struct fresh_event *fe)
 		.windowed = ev->windowed, .window = ev->window, .entries_delta = event_entries_delta(ev)};
 }
 
-/* Called with the lock. Returns false if the disk has to be asked. */
-static bool apply_blindly(struct fs *fs, struct live *l, const struct event *ev)
+/* Called with the lock. *news: it told what the listing did not say. Returns false if the disk has to be asked. */
+static bool apply_blindly(struct fs *fs, struct live *l, const struct event *ev, bool *news)
 {
 	struct listing_entry now[PLAN_MAX];
 	struct fresh_context ctx;
 	struct fresh_event fe;
 	struct plan plan;
-	bool blind, changed = false;
+	bool blind, changed = false, doubt = false;
 
 	event_to_fresh(ev, &fe);
 	blind = fresh_event(&l->fresh, &fe) == FRESH_APPLY;
@@ -39,12 +39,15 @@ static bool apply_blindly(struct fs *fs, struct live *l, const struct event *ev)
 			return false;
 		if (v == PLAN_CHANGE)
 			changed |= live_apply_plan(l, &plan);
-		else if (v != PLAN_SAME)
+		else if (v != PLAN_SAME) {
 			live_set_need(l); /* in the middle of a burst: simpler than taking it apart */
+			doubt = true;
+		}
 		live_touch(l, &ev->changes[i]);
 	}
 	live_context(fs, l, &ctx);
 	fresh_applied(&l->fresh, &fe, &ctx, changed);
+	*news = changed || doubt;
 	return true;
 }
 
@@ -52,19 +55,22 @@ void feed_apply(struct fs *fs, struct event *ev)
 {
 	struct live *l = live_find(fs, ev->folder, ev->half);
 	struct event *later;
-	bool done = true;
+	bool done = true, news = true;
 
 	counter_add(COUNT_FEED, 1);
-	if (!l)
+	if (!l) {
+		ring_event(fs, ev);
 		return;
+	}
 	pthread_mutex_lock(&l->lock);
 	l->stat_valid = false;
 	if (ev->nchanges && ev->changes[0].kind == CHANGE_NEED)
 		live_set_need(l);
 	else if (ev->nchanges && ev->changes[0].kind != CHANGE_LOOK && l->snapshot)
-		done = apply_blindly(fs, l, ev);
+		done = apply_blindly(fs, l, ev, &news);
 	pthread_mutex_unlock(&l->lock);
 	if (!done) {
+		news = false;
 		later = malloc(sizeof(*later));
 		if (later)
 			event_move(later, ev);
@@ -75,14 +81,17 @@ void feed_apply(struct fs *fs, struct event *ev)
 			if (later)
 				event_release(later);
 			free(later);
+			news = true;
 		}
 	}
 	inval_attr(fs, l->node);
+	if (news)
+		ring_half(fs, l->node);
 	live_put(fs, l);
 }
 
-/* Looks one change's names up and applies what is there. Returns true if the listing changed. */
-static bool look_one(struct live *l, int dirfd, const struct change *c)
+/* Looks one change's names up and applies what is there. Returns true if the listing changed; *doubt: perhaps. */
+static bool look_one(struct live *l, int dirfd, const struct change *c, bool *doubt)
 {
 	struct listing_entry now[PLAN_MAX], found[PLAN_MAX];
 	char names[PLAN_MAX][NAME_LEN_MAX + 1];
@@ -110,8 +119,10 @@ static bool look_one(struct live *l, int dirfd, const struct change *c)
 	}
 	if (v == PLAN_CHANGE)
 		changed = live_apply_plan(l, &plan);
-	else if (v != PLAN_SAME)
+	else if (v != PLAN_SAME) {
 		live_set_need(l);
+		*doubt = true;
+	}
 	live_touch(l, c);
 	pthread_mutex_unlock(&l->lock);
 	return changed;
@@ -124,7 +135,7 @@ void feed_look(struct fs *fs, struct live *l, struct event *ev)
 	struct stamp s;
 	struct stat st;
 	struct cred owner;
-	bool changed = false;
+	bool changed = false, doubt = false;
 	int fd = node_dir_get(&fs->nodes, l->node), r = fd;
 
 	event_to_fresh(ev, &fe);
@@ -137,7 +148,7 @@ void feed_look(struct fs *fs, struct live *l, struct event *ev)
 			r = stamp_read(fd, &s, NULL); /* else a cached dentry would answer */
 		counter_add(COUNT_LOWER_GETATTRS, 1);
 		for (size_t i = 0; r == 0 && i < ev->nchanges; i++)
-			changed |= look_one(l, fd, &ev->changes[i]);
+			changed |= look_one(l, fd, &ev->changes[i], &doubt);
 		cred_restore();
 		node_dir_put(&fs->nodes, l->node);
 	}
@@ -150,6 +161,8 @@ void feed_look(struct fs *fs, struct live *l, struct event *ev)
 		l->need_meanwhile = true;
 	pthread_mutex_unlock(&l->lock);
 	inval_attr(fs, l->node);
+	if (changed || doubt || r < 0)
+		ring_half(fs, l->node);
 	event_release(ev);
 	free(ev);
 }

@@ -13,6 +13,7 @@
 #include "fs/live.h"
 #include "fs/locks.h"
 #include "fs/node.h"
+#include "fs/ring.h"
 #include "fs/serve.h"
 #include "lib/base/conf.h"
 #include "lib/store/reader.h"
@@ -32,6 +33,7 @@ struct fs {
 	struct after after;
 	struct feed feed;
 	struct locks locks;
+	struct ring ring;
 	struct fuse_session *session;
 	int64_t started_ns;
 	void (*ready)(struct fs *fs); /* once the mount answers */

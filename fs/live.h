@@ -45,6 +45,7 @@ struct live {
 	struct snapshot *snapshot; /* NULL: not loaded */
 	struct names names;
 	uint64_t next_cookie;
+	bool served; /* somebody was given a listing */
 	bool scanning;
 	bool need_meanwhile; /* need was set while scanning */
 	size_t ntouched;     /* beyond LIVE_TOUCHED_MAX: too many */

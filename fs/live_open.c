@@ -165,6 +165,7 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 	} else if (r == 0) {
 		counter_add(COUNT_SERVED, 1);
 	}
+	l->served |= r == 0;
 	pthread_mutex_unlock(&l->lock);
 	feed_send(fs, burst);
 	return r;

@@ -174,6 +174,8 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 	fresh_scanned(&l->fresh, &scan->last, scan->unclear, l->need_meanwhile);
 	l->stat_valid = false;
 	inval_attr(fs, l->node);
+	if (changed && l->served) /* who waits elsewhere for what this listing found */
+		ring_half(fs, l->node);
 	return 0;
 }
 

@@ -154,7 +154,9 @@ static int start_threads(struct fs *fs, struct err *e)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
-	r = feed_start(fs, e);
+	r = ring_start(fs, e);
+	if (r == 0)
+		r = feed_start(fs, e);
 	if (r == 0)
 		r = after_start(fs, e);
 	if (r == 0)
@@ -169,6 +171,7 @@ static void stop_threads(struct fs *fs)
 	control_stop(fs);
 	after_stop(fs);
 	feed_stop(fs);
+	ring_stop(fs);
 }
 
 static void release_parts(struct fs *fs)
@@ -206,6 +209,7 @@ static int run(struct fs *fs, int *code, struct err *e)
 			r = open_session(fs, e);
 		if (r == 0) {
 			*code = PROG_OK;
+			ring_mounted(fs);
 			serve_session(fs);
 			log_info("%s is unmounted", fs->mountpoint);
 			fuse_session_unmount(fs->session);

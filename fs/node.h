@@ -27,6 +27,7 @@
 
 struct live;
 struct node;
+struct turn;
 
 /* One name of a node. */
 struct node_name {
@@ -48,6 +49,7 @@ struct node_dir {
 	_Atomic bool above_maildir;  /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
 	struct live *live;           /* not counted; guarded by the lives' lock */
+	struct turn *turn;           /* not counted; guarded by the ring's lock */
 };
 
 struct node {

@@ -17,8 +17,11 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct fs *fs = ops_fs(req);
 	struct node *dir = ops_node(req, parent);
 	struct fuse_entry_param e;
-	int dirfd = node_dir_get(&fs->nodes, dir), r;
+	int dirfd, r;
 
+	if (ring_lookup(req, name))
+		return;
+	dirfd = node_dir_get(&fs->nodes, dir);
 	if (dirfd < 0) {
 		fuse_reply_err(req, -dirfd);
 		return;

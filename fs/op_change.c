@@ -70,7 +70,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	struct op_in in;
 	int r;
 
-	if (!in_begin(&in, req, parent))
+	if (ring_mknod(req, name) || !in_begin(&in, req, parent))
 		return;
 	CALLER_RUN(req, r, mknodat(in.dirfd, name, mode, rdev));
 	added(&in, name, r);
@@ -183,6 +183,8 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct change c;
 	int r;
 
+	if (ring_unlink(req, name))
+		return;
 	node_await_close(&ops_fs(req)->nodes, ops_node(req, parent), name);
 	if (!in_begin(&in, req, parent))
 		return;

@@ -220,6 +220,7 @@ static void tell(struct fs *fs, struct node *dir, const struct change *changes, 
 		return;
 	slash = strrchr(path, '/');
 	*(slash ? slash : path) = '\0';
+	ring_own(fs, dir, changes, n);
 	feed_send_changes(fs, path, dir->dir->half, changes, n);
 }
 
