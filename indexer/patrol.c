@@ -20,7 +20,7 @@ void patrol_again(struct patrol *p)
 
 bool patrol_busy(const struct patrol *p)
 {
-	return p->visit.places->first[PLACES_TODO] || p->round_ns == 0;
+	return p->visit.places->first[PLACES_TODO] || p->walking || p->round_ns == 0;
 }
 
 static void tell_limit(struct patrol *p)

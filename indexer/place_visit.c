@@ -187,9 +187,10 @@ static unsigned depth_of(const struct place *place)
 
 /*
  * Meets the directories in it. new, cur and tmp in what is no Maildir: one that is being made, most likely, or users of
- * that name; only a round goes and sees.
+ * that name; only a round goes and sees. changed: it has become a Maildir, or none, which makes subfolders of them, or
+ * no subfolders.
  */
-static void meet_children(struct visit *v, struct place *place, const struct listing *l)
+static void meet_children(struct visit *v, struct place *place, const struct listing *l, bool changed)
 {
 	struct listing_entry entry;
 	size_t at = 0;
@@ -216,7 +217,7 @@ static void meet_children(struct visit *v, struct place *place, const struct lis
 		child->met = met;
 		child->round |= place->round;
 		child->tell |= made && (place->tell || !v->first);
-		if (made || place->round)
+		if (made || place->round || changed)
 			places_push(v->places, PLACES_TODO, child, !place->round);
 	}
 	place_sweep(v->places, place, met);
@@ -264,6 +265,7 @@ static int look_at(struct visit *v, struct place *place, struct listing *l)
 
 void visit_place(struct visit *v, struct place *place)
 {
+	bool was_maildir = place->maildir;
 	struct listing l;
 	int r;
 
@@ -275,7 +277,7 @@ void visit_place(struct visit *v, struct place *place)
 			watch_new(v, place);
 		else
 			place_unwatch(v->places, place, PLACE_NEW, false);
-		meet_children(v, place, &l);
+		meet_children(v, place, &l, place->maildir != was_maildir);
 		if (!place->maildir)
 			place->tell |= !v->first; /* once it is one */
 		place->round = false;

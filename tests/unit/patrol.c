@@ -238,6 +238,23 @@ static void arrived_before(void **state)
 	assert_told(g, ""); /* it was watched all the time */
 }
 
+/* A subfolder that was met before its mailbox was one. */
+static void subfolder_first(void **state)
+{
+	struct ground *g = *state;
+
+	help_mkdir(g->help, "u");
+	help_maildir(g->help, "u/.Sub");
+	steps(g);
+	assert_string_equal(watched(g, "u/.Sub"), "dn");
+	help_mkdir(g->help, "u/new");
+	help_mkdir(g->help, "u/cur");
+	help_mkdir(g->help, "u/tmp");
+	visit(g, "u", false);
+	assert_string_equal(watched(g, "u"), "dn");
+	assert_string_equal(watched(g, "u/.Sub"), "n");
+}
+
 /* A round finds what nobody told of: what went, what came, what was exchanged. */
 static void unseen(void **state)
 {
@@ -410,6 +427,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(kinds, setup, teardown),
 		cmocka_unit_test_setup_teardown(root_as_a_folder, setup, teardown),
 		cmocka_unit_test_setup_teardown(arrived_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(subfolder_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(unseen, setup, teardown),
 		cmocka_unit_test_setup_teardown(again, setup, teardown),
 		cmocka_unit_test_setup_teardown(limit, setup, teardown),
