@@ -55,7 +55,7 @@ void feed_apply(struct fs *fs, struct event *ev)
 {
 	struct live *l = live_find(fs, ev->folder, ev->half);
 	struct event *later;
-	bool done = true, news = true;
+	bool done = true, news = true, echo, windowed = ev->windowed;
 
 	counter_add(COUNT_FEED, 1);
 	if (!l) {
@@ -63,11 +63,13 @@ void feed_apply(struct fs *fs, struct event *ev)
 		return;
 	}
 	pthread_mutex_lock(&l->lock);
-	l->stat_valid = false;
 	if (ev->nchanges && ev->changes[0].kind == CHANGE_NEED)
 		live_set_need(l);
 	else if (ev->nchanges && ev->changes[0].kind != CHANGE_LOOK && l->snapshot)
 		done = apply_blindly(fs, l, ev, &news);
+	/* An own delivery that inotify tells of, too, is no reason to ask the server at each stat that follows. */
+	echo = done && !news && !windowed;
+	l->stat_valid &= echo;
 	pthread_mutex_unlock(&l->lock);
 	if (!done) {
 		news = false;
@@ -84,7 +86,8 @@ void feed_apply(struct fs *fs, struct event *ev)
 			news = true;
 		}
 	}
-	inval_attr(fs, l->node);
+	if (!echo)
+		inval_attr(fs, l->node);
 	if (news)
 		ring_half(fs, l->node);
 	live_put(fs, l);
