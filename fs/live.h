@@ -101,11 +101,15 @@ struct snapshot *live_snapshot(struct live *l);
 /* Lists and takes the result over, whatever the check says; *repaired: the listing claimed to be right and was not. */
 int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired);
 /*
- * The mtime to show with a stat of the half (rule 6); *reading is the stamp it goes with, *keep_ns how long the
- * kernel may
- * keep it (0: not at all). Returns 0 or negative errno.
+ * The mtime to show with a stat of the half (rule 6). plain: what an ordinary stat of it said just now, which may be
+ * older than the server's state, but not than our own changes. *reading is the stamp that the mtime goes with, *keep_ns
+ * how long the kernel may keep it (0: not at all). Returns 0 or negative errno.
  */
-int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns, int64_t *keep_ns);
+struct live_times {
+	int64_t ctime_ns, mtime_ns;
+};
+int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_times *plain, struct stamp *reading,
+	       int64_t *mtime_ns, int64_t *keep_ns);
 /* The half's own attributes were set through this mount: the next stat asks the server. */
 void live_stat_forget(struct fs *fs, struct node *half);
 

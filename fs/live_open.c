@@ -218,7 +218,8 @@ void live_stat_forget(struct fs *fs, struct node *half)
 	live_put(fs, l);
 }
 
-int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *reading, int64_t *mtime_ns, int64_t *keep_ns)
+int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_times *plain, struct stamp *reading,
+	       int64_t *mtime_ns, int64_t *keep_ns)
 {
 	struct live *l = live_peek(fs, half);
 	struct event *burst = NULL;
@@ -257,9 +258,16 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, struct stamp *readin
 		moved = r == 0 && !stamp_eq(reading, &l->fresh.known);
 		if (moved)
 			l->fresh.gen++;
-		/* The reading is from before our own changes: with the listing's generation it is never shown twice. */
+		/*
+		 * The reading is from before our own changes: with the listing's generation it is never shown twice. The times
+		 * of an ordinary stat are nearer to the truth: rsync -a does not set a folder's time if it looks as it should.
+		 */
 		shown = l->fresh;
 		shown.need |= l->stat_behind;
+		if (r == 0 && l->stat_behind && plain->ctime_ns > reading->ctime_ns) {
+			reading->ctime_ns = plain->ctime_ns;
+			reading->mtime_ns = plain->mtime_ns;
+		}
 		if (r == 0)
 			*mtime_ns = fresh_mtime_ns(&shown, reading, fs->host_hash);
 		if (r == 0 && l->stat_valid)

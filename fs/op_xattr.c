@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Extended attributes, by the magic link of an O_PATH descriptor: there are no calls that take such descriptors
- * themselves. A symbolic link's own attributes cannot be reached that way (ENOTSUP, as on most filesystems).
+ * themselves. The magic link leads to the file itself: where that is a symbolic link, it is not followed.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,8 +16,7 @@
 /* Answers the error itself. Returns the descriptor or a negative number. */
 static int xattr_begin(fuse_req_t req, fuse_ino_t ino, char path[64])
 {
-	struct node *n = ops_node(req, ino);
-	int fd = S_ISLNK(n->type) ? -ENOTSUP : ops_open_path(req, n);
+	int fd = ops_open_path(req, ops_node(req, ino));
 
 	if (fd < 0)
 		fuse_reply_err(req, -fd);

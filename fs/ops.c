@@ -48,10 +48,16 @@ static void stat_of(const struct statx *stx, struct stat *st)
 	};
 }
 
+static int64_t ns_of(struct timespec t)
+{
+	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
 /* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
 static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *timeout_s)
 {
 	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
+	const struct live_times plain = {.ctime_ns = ns_of(st->st_ctim), .mtime_ns = ns_of(st->st_mtim)};
 	struct stamp s;
 	int64_t mtime, keep;
 	int fd, r;
@@ -61,7 +67,7 @@ static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *ti
 	fd = node_dir_get(&fs->nodes, n);
 	if (fd < 0)
 		return fd;
-	r = live_mtime(fs, n, fd, &s, &mtime, &keep);
+	r = live_mtime(fs, n, fd, &plain, &s, &mtime, &keep);
 	if (r == -ESTALE) /* removed, but somebody stands in it: its own times are as good as any */
 		r = 0;
 	else if (r == 0) {

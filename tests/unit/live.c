@@ -491,15 +491,26 @@ static void hints(void **state)
 
 /* ---- the shown mtime ---- */
 
-static int64_t shown(void)
+static int64_t shown_of(struct node *half)
 {
-	int fd = node_dir_get(&fs->nodes, cur);
+	int fd = node_dir_get(&fs->nodes, half);
+	struct live_times plain;
 	struct stamp s;
+	struct stat st;
 	int64_t mtime, keep;
 
-	assert_int_equal(live_mtime(fs, cur, fd, &s, &mtime, &keep), 0);
-	node_dir_put(&fs->nodes, cur);
+	assert_return_code(fstat(fd, &st), errno);
+	plain.ctime_ns = st.st_ctim.tv_sec * NS_PER_S + st.st_ctim.tv_nsec;
+	plain.mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
+	assert_int_equal(live_mtime(fs, half, fd, &plain, &s, &mtime, &keep), 0);
+	assert_true(s.ctime_ns == plain.ctime_ns);
+	node_dir_put(&fs->nodes, half);
 	return mtime;
+}
+
+static int64_t shown(void)
+{
+	return shown_of(cur);
 }
 
 static void mtime_is_the_servers_only_when_proven(void **state)
@@ -529,10 +540,8 @@ static void mtime_is_the_servers_only_when_proven(void **state)
 /* C12: a stat that finds new/ changed drops the reading that cur/ would share. */
 static void c12_a_changed_half_drops_the_others_reading(void **state)
 {
-	int fd = node_dir_get(&fs->nodes, new);
 	struct stamp s;
 	struct live *l;
-	int64_t mtime, keep;
 
 	(void)state;
 	conf.revalidate_ns = 3600 * NS_PER_S;
@@ -545,13 +554,31 @@ static void c12_a_changed_half_drops_the_others_reading(void **state)
 	pthread_mutex_unlock(&l->lock);
 	live_put(fs, l);
 	run(": > new/1.z && mv new/1.z cur/1.z:2,");
-	assert_int_equal(live_mtime(fs, new, fd, &s, &mtime, &keep), 0);
-	node_dir_put(&fs->nodes, new);
+	shown_of(new);
 	stamp_now(&s);
 	assert_true(shown() != s.mtime_ns); /* read anew, and tagged: not what cur/ showed before */
 	l = live_peek(fs, cur);
 	assert_true(stamp_eq(&l->stat, &s));
 	live_put(fs, l);
+}
+
+/* Without asking the server, and though the time was set long back before. */
+static void own_changes_show_at_once(void **state)
+{
+	const struct timespec past[2] = {{.tv_sec = 1600000000}, {.tv_sec = 1600000000}};
+	int fd = node_dir_get(&fs->nodes, cur);
+	struct stamp s;
+
+	(void)state;
+	conf.revalidate_ns = 3600 * NS_PER_S;
+	settle(cur);
+	assert_return_code(utimensat(fd, "", past, AT_EMPTY_PATH), errno);
+	live_stat_forget(fs, cur);
+	assert_true(shown() < 1600000000 * NS_PER_S && shown() > 1599999999 * NS_PER_S);
+	own_rename("171.M1P1.h:2,S", "171.M1P1.h:2,FS", NULL, NULL);
+	stamp_now(&s);
+	assert_true(shown() < s.mtime_ns && shown() > s.mtime_ns - NS_PER_MS);
+	node_dir_put(&fs->nodes, cur);
 }
 
 /* ---- the cache ---- */
@@ -598,6 +625,7 @@ int main(void)
 		T(windows_from_elsewhere_are_followed),
 		T(hints),
 		T(mtime_is_the_servers_only_when_proven),
+		T(own_changes_show_at_once),
 		T(c12_a_changed_half_drops_the_others_reading),
 		T(folders_used_once_go_first),
 	};
