@@ -14,6 +14,7 @@ import tempfile
 import time
 
 BUILD = os.environ.get("MAILDEX_BUILD", "build/gcc")
+LOWER = os.environ.get("MAILDEX_LOWER")  # where trees are made; unset: beside all else of a test
 WAIT_S = 60  # until something is called broken: far beyond what it takes, also under sanitizers
 
 (HELLO, EVENT, NOTIFY, SCAN, STATUS, REBUILD, SERVE, OK, ERROR, FEED, PROGRESS, FAILED, END) = range(1, 14)
@@ -218,14 +219,21 @@ class Daemon:
     def __init__(self, user="root", **conf):
         self.dir = tempfile.mkdtemp(prefix="maildexd-")
         os.chmod(self.dir, 0o755)
-        self.root = os.path.join(self.dir, "mail")
+        self.root = self._root()
         self.index = os.path.join(self.dir, "index", "index.sqlite")
         self.socket = os.path.join(self.dir, "run", "sock")
         self.log = os.path.join(self.dir, "log")
         self.conf = {"root": self.root, "index": self.index, "socket": self.socket, "user": user, "log": "debug"}
         self.conf.update(conf)
         self.process = None
-        os.mkdir(self.root)
+
+    def _root(self):
+        """A folder of our own, on the filesystem to be tested ($MAILDEX_LOWER)."""
+        if LOWER:
+            return tempfile.mkdtemp(prefix="mail-", dir=LOWER)
+        root = os.path.join(self.dir, "mail")
+        os.mkdir(root)
+        return root
 
     def __enter__(self):
         return self
@@ -238,6 +246,7 @@ class Daemon:
             if os.path.exists(self.log):
                 print(self.logged())  # shown if the test failed
             shutil.rmtree(self.dir)
+            shutil.rmtree(self.root, ignore_errors=not LOWER)
 
     # -- the process
 
