@@ -150,14 +150,23 @@ static struct node_name *name_find(struct node_table *t, const struct node *pare
 	return nn;
 }
 
-/* The name now means this node; what else it meant is over. */
+/* The name now means this node; what else it meant is over. What was said last comes first: it is the likeliest to be
+ * true (another host may have renamed the file, and back). */
 static int name_set(struct node_table *t, struct node *n, struct node *parent, const char *name)
 {
 	struct node_name *nn = name_find(t, parent, name);
 	size_t h;
 
-	if (nn && nn->node == n)
+	if (nn && nn->node == n) {
+		struct node_name **p = &n->names;
+
+		while (*p != nn)
+			p = &(*p)->next;
+		*p = nn->next;
+		nn->next = n->names;
+		n->names = nn;
 		return 0;
+	}
 	if (nn) {
 		struct node *other = nn->node;
 
@@ -173,7 +182,7 @@ static int name_set(struct node_table *t, struct node *n, struct node *parent, c
 	nn->parent = parent;
 	memcpy(nn->name, name, strlen(name) + 1);
 	parent->refs++;
-	nn->next = n->names; /* the newest name first: it is the likeliest to be true */
+	nn->next = n->names;
 	n->names = nn;
 	h = hash_name(parent, name) & t->mask;
 	nn->hash_next = t->names[h];
@@ -365,6 +374,8 @@ void node_name_removed(struct node_table *t, struct node *parent, const char *na
 	if (nn) {
 		struct node *n = nn->node;
 
+		parent->dir->renames++;
+
 		n->refs++;
 		name_free(t, nn);
 		n->refs--;
@@ -380,6 +391,8 @@ void node_renamed(struct node_table *t, struct node *from, const char *old, stru
 	struct node *moved = NULL, *other = NULL;
 
 	pthread_mutex_lock(&t->lock);
+	from->dir->renames++;
+	to->dir->renames++;
 	a = name_find(t, from, old);
 	b = name_find(t, to, new);
 	if (a) {

@@ -50,6 +50,7 @@ struct node_dir {
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
 	struct live *live;           /* not counted; guarded by the lives' lock */
 	struct turn *turn;           /* not counted; guarded by the ring's lock */
+	_Atomic uint64_t renames;    /* names in it that were changed or removed through the mount, or found gone */
 };
 
 struct node {
@@ -122,7 +123,7 @@ void node_at_end(struct node_table *t, struct node_at *at);
 /* The path below the root. Returns 0, -ENAMETOOLONG, or -ESTALE. */
 int node_path(struct node_table *t, struct node *n, char *out, size_t size);
 
-/* Our own changes of names, after they succeeded below. */
+/* Our own changes of names, after they succeeded below. Each counts in the `renames` of the directories. */
 void node_name_removed(struct node_table *t, struct node *parent, const char *name);
 void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new,
 		  bool exchange);

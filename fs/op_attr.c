@@ -27,10 +27,8 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	r = ops_entry(req, dir, dirfd, name, &e);
-	if (r == -ENOENT) {
-		node_name_removed(&fs->nodes, dir, name);
+	if (r == -ENOENT)
 		own_missing(fs, dir, name);
-	}
 	node_dir_put(&fs->nodes, dir);
 	if (r < 0)
 		fuse_reply_err(req, -r);

@@ -142,6 +142,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 	struct op_in in;
 	struct change c;
 	bool twin, located;
+	struct statx stx;
 	int r, made = -1;
 
 	if (!in_begin(&in, req, newparent))
@@ -151,6 +152,8 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 	if (located) {
 		CALLER_RUN(req, made, linkat(at.dirfd, at.name, in.dirfd, newname, 0));
 		r = made < 0 ? -errno : 0;
+		if (r == -ENOENT && ops_statx(req, at.dirfd, at.name, &stx) == -ENOENT)
+			r = -ESTALE; /* another of its names may still be there: the kernel looks it up again */
 	}
 	if (r == 0)
 		r = ops_entry(req, in.dir, in.dirfd, newname, &e);

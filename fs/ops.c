@@ -13,6 +13,7 @@
 #define TIMEOUT_ABOVE_S 30.0
 /* A message's attributes: fresh with each lookup of its name, which is never older than `revalidate`. */
 #define TIMEOUT_MESSAGE_S 60.0
+#define ENTRY_TRIES 8
 #define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
@@ -112,28 +113,58 @@ static double entry_timeout(struct fs *fs, struct node *n, bool message)
 	return n->dir || message ? (double)fs->conf->revalidate_ns / NS_PER_S : 0;
 }
 
+/* The node that the name is now; or NULL and *error. */
+static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct statx *stx,
+			       int *error)
+{
+	struct fs *fs = ops_fs(req);
+	struct node *n;
+	int fd = -1, r = ops_statx(req, dirfd, name, stx);
+
+	*error = r;
+	if (r < 0)
+		return NULL;
+	if (S_ISDIR(stx->stx_mode)) {
+		struct stat st;
+
+		CALLER_RUN(req, fd, openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+		if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_ino != stx->stx_ino)) {
+			close(fd);
+			*error = -ESTALE;
+			return NULL;
+		}
+	}
+	n = node_lookup(&fs->nodes, parent, name, stx, fd);
+	*error = n ? 0 : -ENOMEM;
+	return n;
+}
+
+/*
+ * The kernel holds no lock when it looks a known name up again: a rename through the mount may run between our look and
+ * our note, and the note would give the file its old name back. So it is looked at again if names in the directory were
+ * changed meanwhile.
+ */
 int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e)
 {
 	struct fs *fs = ops_fs(req);
 	struct statx stx;
 	struct node *n;
-	int fd = -1, r = ops_statx(req, dirfd, name, &stx);
+	int r;
 
 	*e = (struct fuse_entry_param){0};
-	if (r < 0)
-		return r;
-	if (S_ISDIR(stx.stx_mode)) {
-		struct stat st;
+	for (int i = 0;; i++) {
+		uint64_t before = parent->dir->renames;
 
-		CALLER_RUN(req, fd, openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-		if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_ino != stx.stx_ino)) {
-			close(fd);
-			return -ESTALE;
-		}
+		n = entry_node(req, parent, dirfd, name, &stx, &r);
+		if (parent->dir->renames == before || i == ENTRY_TRIES)
+			break;
+		if (n)
+			node_forget(&fs->nodes, n, 1);
 	}
-	n = node_lookup(&fs->nodes, parent, name, &stx, fd);
+	if (r == -ENOENT)
+		node_name_removed(&fs->nodes, parent, name);
 	if (!n)
-		return -ENOMEM;
+		return r;
 	e->ino = n == fs->nodes.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
 	r = ops_attr(fs, n, &stx, &e->attr, &e->attr_timeout);
 	if (r < 0) {

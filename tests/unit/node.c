@@ -111,6 +111,41 @@ static void two_names_are_one_node(void **state)
 	assert_int_equal(table.count, 0);
 }
 
+/* Another host renames, and back: the name that was looked up last is tried first. */
+static void the_last_name_seen_is_the_first(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f");
+
+	(void)state;
+	run("mv u/f u/h");
+	assert_ptr_equal(look(u, "h"), f);
+	assert_string_equal(path_of(f), "u/h");
+	run("mv u/h u/f");
+	assert_ptr_equal(look(u, "f"), f);
+	assert_string_equal(path_of(f), "u/f");
+	node_forget(&table, f, 3);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
+static void changes_of_names_are_counted(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f"), *v = look(table.root, "v");
+
+	(void)state;
+	assert_int_equal(u->dir->renames, 0);
+	node_renamed(&table, u, "f", v, "x", false);
+	assert_int_equal(u->dir->renames, 1);
+	assert_int_equal(v->dir->renames, 1);
+	node_name_removed(&table, v, "not there");
+	assert_int_equal(v->dir->renames, 1);
+	node_name_removed(&table, v, "x");
+	assert_int_equal(v->dir->renames, 2);
+	node_forget(&table, f, 1);
+	node_forget(&table, v, 1);
+	node_forget(&table, u, 1);
+}
+
 /* Exchanged names, and a rename over an open file: the one that was there has no name left. */
 static void rename_over_and_exchange(void **state)
 {
@@ -236,6 +271,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(names_follow, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_names_are_one_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_last_name_seen_is_the_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(changes_of_names_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(rename_over_and_exchange, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_number_used_again_is_another_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(descriptors_come_and_go, setup, teardown),
