@@ -22,6 +22,7 @@
 #include <inotifytools/inotifytools.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,12 +37,18 @@
 
 /* While there are directories to visit, the library is polled: it waits in whole seconds only. */
 #define WALK_PAUSE_NS (2 * NS_PER_MS)
-/* After some events others are waited for this long, so that a burst is told in one piece. The first never waits. */
-#define GATHER_NS (3 * NS_PER_MS)
+/*
+ * After an event others are waited for this long, so that a burst is told in one piece, and our own maildexfs has put
+ * what it did itself into its listing before it hears of it.
+ */
+#define GATHER_NS (2 * NS_PER_MS)
 /* So many events are taken before it is their turn to be told. */
 #define TURN 4096
 /* How often to try to begin, where that was refused. */
 #define RETRY_NS (5 * NS_PER_S)
+/* Ends the library's wait, which has no other end: its descriptor is hidden. */
+#define WAKE SIGUSR1
+#define WAKE_EVERY_NS (10 * NS_PER_MS)
 /* The library keeps about 300 bytes of each. */
 #define DEAD_MAX 10000
 /* "/proc", twice 32, "/self/fd/" and a number. */
@@ -227,38 +234,27 @@ static void on_event(struct source_inotify *s, const struct inotify_event *ev)
 	}
 }
 
-/* Waits at most timeout_s. Nothing else in this thread may be cancelled, and only at the end. */
-static struct inotify_event *next_event(int timeout_s)
-{
-	struct inotify_event *ev;
-
-	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	ev = inotifytools_next_events(timeout_s, 1);
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	return ev;
-}
-
 static void nap(int64_t ns)
 {
 	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 
-	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 	nanosleep(&ts, NULL);
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 }
 
 /* Takes what there is. Returns true if there was something. */
 static bool read_events(struct source_inotify *s, int timeout_s)
 {
-	const struct inotify_event *ev = next_event(timeout_s);
+	const struct inotify_event *ev = inotifytools_next_events(timeout_s, 1);
 	int n;
 
+	if (ev)
+		nap(GATHER_NS);
 	for (n = 0; ev; n++) {
 		on_event(s, ev);
-		ev = n < TURN ? next_event(0) : NULL;
+		ev = n < TURN ? inotifytools_next_events(0, 1) : NULL;
 	}
 	flush(s);
-	if (n == 0 && inotifytools_error())
+	if (n == 0 && inotifytools_error() && !s->stop)
 		nap(NS_PER_S);
 	return n > 0;
 }
@@ -330,23 +326,24 @@ static void *inotify_main(void *arg)
 {
 	struct source_inotify *s = arg;
 
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	cred_thread_start();
 	while (!s->stop) {
-		bool busy = patrol_busy(&s->patrol) && !s->away, got;
+		bool busy = patrol_busy(&s->patrol) && !s->away;
 
 		if (!library_up(s)) {
 			nap(RETRY_NS);
 			continue;
 		}
-		got = read_events(s, busy ? 0 : 1);
-		step(s);
-		if (got)
-			nap(GATHER_NS);
-		else if (busy)
+		if (!read_events(s, busy ? 0 : 1) && busy)
 			nap(WALK_PAUSE_NS);
+		step(s);
 	}
 	return NULL;
+}
+
+static void on_wake(int number)
+{
+	(void)number; /* a call that waits ends with EINTR */
 }
 
 static int inotify_start(struct source *source, const struct source_sink *sink, struct err *e)
@@ -355,6 +352,7 @@ static int inotify_start(struct source *source, const struct source_sink *sink, 
 	int r;
 
 	s->sink = *sink;
+	sigaction(WAKE, &(struct sigaction){.sa_handler = on_wake}, NULL);
 	r = pthread_create(&s->thread, NULL, inotify_main, s);
 	s->started = r == 0;
 	return r == 0 ? 0 : err_set(e, -r, "cannot start a thread: %s", strerror(r));
@@ -363,12 +361,18 @@ static int inotify_start(struct source *source, const struct source_sink *sink, 
 static void inotify_stop(struct source *source)
 {
 	struct source_inotify *s = (struct source_inotify *)source;
+	struct timespec ts;
+	int64_t until;
 
 	if (!s->started)
 		return;
 	s->stop = true;
-	pthread_cancel(s->thread); /* it may be waiting in the library */
-	pthread_join(s->thread, NULL);
+	/* It may be about to wait in the library, so once may not do. */
+	do {
+		pthread_kill(s->thread, WAKE);
+		until = clock_real_ns() + WAKE_EVERY_NS;
+		ts = (struct timespec){.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+	} while (pthread_timedjoin_np(s->thread, NULL, &ts) == ETIMEDOUT);
 	s->started = false;
 	inotifytools_cleanup();
 }
