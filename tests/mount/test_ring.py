@@ -71,6 +71,17 @@ def connected(m):
     until("the connection", lambda: m.fs_status()["maildexfs.maildexd"] == "connected")
 
 
+def watching(m):
+    """Waits until inotify tells maildexd of all that arrives."""
+
+    def state():
+        with m.client() as c:
+            return c.status()["inotify.state"]
+
+    until("all to be watched", lambda: state() == "watching")
+    return m
+
+
 def tell(m, *paths):
     m.command()
     done = subprocess.run(
@@ -150,7 +161,7 @@ def test_rings_in_the_half_that_changed(both):
         tell(both, both.up("u/cur", name + "T"))
         cur.rung(1)
         os.unlink(both.low("u/cur", name + "T"))
-        tell(both, both.up("u/cur", name + "T"))
+        tell(both, both.up("u/cur"))
         cur.rung(2)
         assert not new.events
 
@@ -181,6 +192,34 @@ def test_own_changes_ring_once(both, known):
         os.unlink(both.up("u/new/1800000001.M1P1.host"))
         quiet(both, w, 0)
         assert [e[0] for e in w.others()] == [IN_MOVED_TO, IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE]
+
+
+@pytest.mark.parametrize("known", ["listed", "only watched"])
+def test_silent_delivery_seen_by_inotify(known):
+    with running(watch="inotify") as m:
+        watching(m)
+        if known == "listed":
+            m.same("u/new")
+        with Watch(m.up("u/new")) as w:
+            touch(m.low("u/tmp/1800000000.M1P1.host"))
+            os.rename(m.low("u/tmp/1800000000.M1P1.host"), m.low("u/new/1800000000.M1P1.host"))
+            w.rung()
+            assert b"1800000000.M1P1.host" in m.same("u/new")
+            quiet(m, w, 1)
+
+
+@pytest.mark.parametrize("known", ["listed", "only watched"])
+def test_own_deliveries_that_inotify_sees_too(known):
+    with running(watch="inotify") as m:
+        watching(m)
+        if known == "listed":
+            m.same("u/new")
+        with Watch(m.up("u/new")) as w:
+            for i in range(5):
+                touch(m.up(f"u/tmp/1800000000.M{i}P1.host"))
+                os.rename(m.up(f"u/tmp/1800000000.M{i}P1.host"), m.up(f"u/new/1800000000.M{i}P1.host"))
+            quiet(m, w, 0)
+            assert [e[0] for e in w.others()] == [IN_MOVED_TO] * 5
 
 
 def test_at_most_once_a_second_and_after_the_last(both):
