@@ -8,7 +8,7 @@
  * was not used of the last second.
  *
  * Flow: patrol_step() again and again; patrol_again() when something was missed.
- * Ownership: borrows. Threads: one, but for patrol_state(). Errors: none.
+ * Ownership: borrows. Threads: one; `state` is read by any. Errors: none.
  */
 #ifndef MAILDEX_INDEXER_PATROL_H
 #define MAILDEX_INDEXER_PATROL_H

@@ -383,7 +383,9 @@ static void inotify_status(struct source *source, struct buf *out)
 		[PATROL_WALKING] = "walking", [PATROL_WATCHING] = "watching", [PATROL_LIMITED] = "limited"};
 	struct source_inotify *s = (struct source_inotify *)source;
 
-	buf_printf(out, "inotify.state %s\n", !s->up ? "off" : s->away ? "away" : words[s->patrol.state]);
+	int state = atomic_load(&s->patrol.state); /* gcc 12 takes no atomic value for an index */
+
+	buf_printf(out, "inotify.state %s\n", !s->up ? "off" : s->away ? "away" : words[state]);
 	buf_printf(out, "inotify.folders %zu\n", (size_t)s->places.folders);
 	buf_printf(out, "inotify.unwatched %zu\n", (size_t)s->places.unwatched);
 	buf_printf(out, "inotify.watches %zu\n", (size_t)s->places.watches);
