@@ -128,7 +128,8 @@ int locks_get(struct locks *l, int handle_fd, dev_t dev, ino_t ino, uint64_t own
 	return r;
 }
 
-int locks_set(struct locks *l, int handle_fd, dev_t dev, ino_t ino, uint64_t owner, const struct flock *fl)
+int locks_set(struct locks *l, int handle_fd, const void *handle, dev_t dev, ino_t ino, uint64_t owner,
+	      const struct flock *fl)
 {
 	struct flock lower = *fl;
 	struct lock_holder *h;
@@ -143,6 +144,9 @@ int locks_set(struct locks *l, int handle_fd, dev_t dev, ino_t ino, uint64_t own
 	h = holder_get(l, handle_fd, dev, ino, owner, &r);
 	if (!h)
 		return r;
+	pthread_mutex_lock(&l->lock);
+	h->handle = handle;
+	pthread_mutex_unlock(&l->lock);
 	lower.l_pid = 0;
 	if (fcntl(h->fd, F_OFD_SETLK, &lower) < 0)
 		r = errno == EACCES ? -EAGAIN : -errno;
@@ -150,24 +154,60 @@ int locks_set(struct locks *l, int handle_fd, dev_t dev, ino_t ino, uint64_t own
 	return r;
 }
 
+/* Takes the holder out of the table. Called with the lock. Returns it if nobody uses it: to be closed. */
+static struct lock_holder *take_out(struct lock_holder **p)
+{
+	struct lock_holder *h = *p;
+
+	*p = h->next;
+	h->dropped = true;
+	h->next = NULL;
+	return h->users == 0 ? h : NULL;
+}
+
+/* Closes them, which drops their locks. */
+static void close_all(struct lock_holder *h)
+{
+	while (h) {
+		struct lock_holder *next = h->next;
+
+		close(h->fd);
+		free(h);
+		h = next;
+	}
+}
+
 void locks_flush(struct locks *l, dev_t dev, ino_t ino, uint64_t owner)
 {
-	struct lock_holder **p, *h;
-	bool idle;
+	struct lock_holder **p, *idle = NULL;
 
 	pthread_mutex_lock(&l->lock);
 	for (p = &l->slots[slot_of(ino, owner)]; *p; p = &(*p)->next)
-		if ((*p)->dev == dev && (*p)->ino == ino && (*p)->owner == owner)
+		if ((*p)->dev == dev && (*p)->ino == ino && (*p)->owner == owner) {
+			idle = take_out(p);
 			break;
-	h = *p;
-	if (h) {
-		*p = h->next;
-		h->dropped = true;
-	}
-	idle = h && h->users == 0;
+		}
 	pthread_mutex_unlock(&l->lock);
-	if (idle) {
-		close(h->fd); /* drops its locks */
-		free(h);
-	}
+	close_all(idle);
+}
+
+void locks_released(struct locks *l, const void *handle)
+{
+	struct lock_holder *idle = NULL, *h;
+
+	pthread_mutex_lock(&l->lock);
+	for (size_t i = 0; i < LOCKS_SLOTS; i++)
+		for (struct lock_holder **p = &l->slots[i]; *p;) {
+			if ((*p)->handle != handle) {
+				p = &(*p)->next;
+				continue;
+			}
+			h = take_out(p);
+			if (h) {
+				h->next = idle;
+				idle = h;
+			}
+		}
+	pthread_mutex_unlock(&l->lock);
+	close_all(idle);
 }

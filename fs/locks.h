@@ -4,8 +4,9 @@
  * owner): one per handle would let a process block itself, the process's own would make all callers one (law 6).
  *
  * Flow: locks_get()/locks_set() per request; locks_flush() when an owner closes a handle of the inode (POSIX drops its
- * locks then).
- * Shapes: owner is the kernel's lock_owner. Descriptors are opened read-write if the handle allows.
+ * locks then); locks_released() when a handle is gone: what is still held through it are locks of its open file
+ * description (F_OFD_SETLK), whose end the kernel does not tell.
+ * Shapes: owner is the kernel's lock_owner: of a process, or of an open file description. Descriptors are opened read-write if the handle allows.
  * Ownership: descriptors are the table's.
  * Threads: any; nothing here waits.
  * Errors: negative errno of fcntl(2): -EAGAIN where somebody else holds it.
@@ -24,6 +25,7 @@ struct lock_holder {
 	dev_t dev;
 	ino_t ino;
 	uint64_t owner;
+	const void *handle; /* through which it locked last */
 	int fd;
 	unsigned users;
 	bool dropped;
@@ -38,9 +40,11 @@ struct locks {
 
 void locks_init(struct locks *l);
 void locks_release(struct locks *l);
-/* handle_fd: the lower descriptor of the file handle. Return 0 or negative errno. */
+/* handle_fd: the lower descriptor of the file handle; handle: which one it is. Return 0 or negative errno. */
 int locks_get(struct locks *l, int handle_fd, dev_t dev, ino_t ino, uint64_t owner, struct flock *fl);
-int locks_set(struct locks *l, int handle_fd, dev_t dev, ino_t ino, uint64_t owner, const struct flock *fl);
+int locks_set(struct locks *l, int handle_fd, const void *handle, dev_t dev, ino_t ino, uint64_t owner,
+	      const struct flock *fl);
 void locks_flush(struct locks *l, dev_t dev, ino_t ino, uint64_t owner);
+void locks_released(struct locks *l, const void *handle);
 
 #endif

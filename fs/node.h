@@ -18,6 +18,7 @@
 #define MAILDEX_FS_NODE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -79,6 +80,7 @@ struct handle {
 	struct node *node;
 	int fd;
 	bool flushed; /* a close() was seen: RELEASE may be under way */
+	atomic_bool locked;
 };
 
 struct node_table {
@@ -137,6 +139,9 @@ bool node_is_half(struct node_table *t, struct node *dir);
 void node_opened(struct node_table *t, struct node *n, struct handle *h);
 void node_flushed(struct node_table *t, struct handle *h);
 void node_released(struct node_table *t, struct handle *h);
+/* Is one of its handles being closed? No longer than NODE_CLOSE_WAIT_NS: a duplicate of the descriptor may stay. */
+#define NODE_CLOSE_WAIT_NS (20 * NS_PER_MS)
+bool node_closing(struct node_table *t, struct node *n);
 /* A duplicate of one of its open descriptors (for a file that has no name any more), or negative errno. */
 int node_any_fd(struct node_table *t, struct node *n);
 /* Waits at most 20 ms while all open handles of the child of this name are being closed. */

@@ -12,8 +12,6 @@
 #include "fs/node_private.h"
 #include "lib/base/clock.h"
 
-#define NODE_CLOSE_WAIT_NS (20 * NS_PER_MS)
-
 void node_opened(struct node_table *t, struct node *n, struct handle *h)
 {
 	pthread_mutex_lock(&t->lock);
@@ -47,6 +45,16 @@ void node_released(struct node_table *t, struct handle *h)
 		h->node->closing--;
 	pthread_cond_broadcast(&t->released);
 	pthread_mutex_unlock(&t->lock);
+}
+
+bool node_closing(struct node_table *t, struct node *n)
+{
+	bool yes;
+
+	pthread_mutex_lock(&t->lock);
+	yes = n->closing > 0;
+	pthread_mutex_unlock(&t->lock);
+	return yes;
 }
 
 int node_any_fd(struct node_table *t, struct node *n)

@@ -41,6 +41,8 @@ int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct f
 
 void op_file_closed(struct fs *fs, struct handle *h)
 {
+	if (atomic_load(&h->locked))
+		locks_released(&fs->locks, h);
 	close(h->fd);
 	node_released(&fs->nodes, h);
 	free(h);

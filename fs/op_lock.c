@@ -3,6 +3,10 @@
  * Locks. A lock that is free is answered at once. One that somebody else holds is asked for again and again by one
  * thread of its own, with growing pauses, so that a waiting lock takes no worker and blocks nobody, and can be
  * interrupted.
+ *
+ * The race that this file guards against: flock(2) and open-file-description locks end with the last close(), but that
+ * returns before the kernel's RELEASE comes. So a lock that is not to be waited for is refused only when no close of the
+ * file is under way.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,11 +25,12 @@ struct lock_request {
 	struct lock_request *next;
 	fuse_req_t req;
 	struct node *node;
-	int fd;
+	struct handle *handle;
 	uint64_t owner;
 	struct flock lock;
 	int flock_op;
 	int64_t pause_ns, at_ns;
+	int64_t refuse_ns; /* when to give up; 0: never */
 };
 
 static struct {
@@ -40,8 +45,9 @@ static struct {
 static int attempt(const struct lock_request *r)
 {
 	if (!r->flock_op)
-		return locks_set(&ops_fs(r->req)->locks, r->fd, r->node->dev, r->node->ino, r->owner, &r->lock);
-	return flock(r->fd, r->flock_op | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : 0;
+		return locks_set(&ops_fs(r->req)->locks, r->handle->fd, r->handle, r->node->dev, r->node->ino, r->owner,
+				 &r->lock);
+	return flock(r->handle->fd, r->flock_op | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : 0;
 }
 
 /* One round over those whose time has come. Returns when to come again. Called with the lock. */
@@ -50,13 +56,14 @@ static int64_t round_of_attempts(void)
 	int64_t now = clock_mono_ns(), next = now + WAIT_MAX_NS;
 
 	for (struct lock_request **p = &waiters.first, *r; (r = *p);) {
+		bool refuse = r->refuse_ns && (now >= r->refuse_ns || !node_closing(&ops_fs(r->req)->nodes, r->node));
 		int result = -EAGAIN;
 
 		if (fuse_req_interrupted(r->req))
 			result = -EINTR;
-		else if (r->at_ns <= now)
+		else if (r->at_ns <= now || refuse)
 			result = attempt(r);
-		if (result != -EAGAIN) {
+		if (result != -EAGAIN || refuse) {
 			*p = r->next;
 			fuse_reply_err(r->req, -result);
 			free(r);
@@ -117,7 +124,7 @@ static void request_lock(const struct lock_request *wanted, bool wait)
 	struct lock_request *r;
 	int result = attempt(wanted);
 
-	if (result != -EAGAIN || !wait) {
+	if (result != -EAGAIN || (!wait && !node_closing(&ops_fs(wanted->req)->nodes, wanted->node))) {
 		fuse_reply_err(wanted->req, -result);
 		return;
 	}
@@ -129,6 +136,7 @@ static void request_lock(const struct lock_request *wanted, bool wait)
 	*r = *wanted;
 	r->pause_ns = WAIT_MIN_NS;
 	r->at_ns = clock_mono_ns() + r->pause_ns;
+	r->refuse_ns = wait ? 0 : clock_mono_ns() + NODE_CLOSE_WAIT_NS;
 	pthread_mutex_lock(&waiters.lock);
 	if (!waiters.running)
 		waiters.running = pthread_create(&waiters.thread, NULL, waiters_main, NULL) == 0;
@@ -160,17 +168,18 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 {
 	struct lock_request r = {.req = req,
 				 .node = ops_node(req, ino),
-				 .fd = ops_handle(fi)->fd,
+				 .handle = ops_handle(fi),
 				 .owner = fi->lock_owner,
 				 .lock = *lock};
 
+	atomic_store(&r.handle->locked, true);
 	request_lock(&r, sleep);
 }
 
 void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 {
 	struct lock_request r = {
-		.req = req, .node = ops_node(req, ino), .fd = ops_handle(fi)->fd, .flock_op = op & ~LOCK_NB};
+		.req = req, .node = ops_node(req, ino), .handle = ops_handle(fi), .flock_op = op & ~LOCK_NB};
 
 	request_lock(&r, !(op & LOCK_NB));
 }
