@@ -67,7 +67,7 @@ static int place_open(struct visit *v, struct place *place, enum place_what what
 
 		if (len + sizeof("/new") > sizeof(path))
 			return -ENAMETOOLONG;
-		strcpy(path + len, "/new" + (len == 0));
+		strcpy(path + len, len > 0 ? "/new" : "new");
 	}
 	fd = tree_open_dir(&v->lower->tree, path, flags, &uid, &gid);
 	if (fd >= 0)

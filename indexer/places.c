@@ -9,15 +9,20 @@
 /* A platform of 400,000 folders has 8 in a chain. */
 #define BUCKETS 65536
 
+struct places_index {
+	struct place *by_name[BUCKETS];
+	struct place *by_wd[PLACE_WHATS][BUCKETS];
+};
+
 static struct place **name_bucket(struct places *p, const struct place *parent, const char *name, size_t len)
 {
-	return &p->by_name[XXH3_64bits_withSeed(name, len, (XXH64_hash_t)(uintptr_t)parent) % BUCKETS];
+	return &p->index->by_name[XXH3_64bits_withSeed(name, len, (XXH64_hash_t)(uintptr_t)parent) % BUCKETS];
 }
 
 /* Descriptors are given out one after the other. */
 static struct place **wd_bucket(struct places *p, enum place_what what, int wd)
 {
-	return &p->by_wd[what][(unsigned)wd % BUCKETS];
+	return &p->index->by_wd[what][(unsigned)wd % BUCKETS];
 }
 
 static struct place *place_new(const char *name, size_t len)
@@ -36,11 +41,9 @@ static struct place *place_new(const char *name, size_t len)
 int places_init(struct places *p, void (*unwatch)(void *arg, int wd, bool gone), void *arg)
 {
 	*p = (struct places){.unwatch = unwatch, .arg = arg};
-	p->by_name = calloc(BUCKETS, sizeof(*p->by_name));
+	p->index = calloc(1, sizeof(*p->index));
 	p->root = place_new("", 0);
-	for (int i = 0; i < PLACE_WHATS; i++)
-		p->by_wd[i] = calloc(BUCKETS, sizeof(*p->by_wd[i]));
-	if (p->by_name && p->root && p->by_wd[PLACE_DIR] && p->by_wd[PLACE_NEW])
+	if (p->index && p->root)
 		return 0;
 	places_release(p);
 	return -ENOMEM;
@@ -48,12 +51,10 @@ int places_init(struct places *p, void (*unwatch)(void *arg, int wd, bool gone),
 
 void places_release(struct places *p)
 {
-	if (p->root && p->by_name)
+	if (p->root && p->index)
 		place_drop(p, p->root, true);
 	free(p->root);
-	free(p->by_name);
-	for (int i = 0; i < PLACE_WHATS; i++)
-		free(p->by_wd[i]);
+	free(p->index);
 	*p = (struct places){0};
 }
 
@@ -188,8 +189,8 @@ void places_unwatch_all(struct places *p)
 {
 	for (int what = 0; what < PLACE_WHATS; what++)
 		for (size_t i = 0; i < BUCKETS; i++)
-			while (p->by_wd[what][i])
-				place_unwatch(p, p->by_wd[what][i], what, true);
+			while (p->index->by_wd[what][i])
+				place_unwatch(p, p->index->by_wd[what][i], what, true);
 }
 
 struct place *places_by_wd(struct places *p, int wd, enum place_what *what)

@@ -53,9 +53,10 @@ struct place {
 	char name[];
 };
 
+struct places_index;
 struct places {
 	struct place *root;
-	struct place **by_name, **by_wd[PLACE_WHATS];
+	struct places_index *index;
 	struct place *first[PLACES_LISTS], *last[PLACES_LISTS];
 	/* A watch ended. gone: by itself; else it is to be given back. */
 	void (*unwatch)(void *arg, int wd, bool gone);

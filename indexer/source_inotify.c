@@ -382,7 +382,6 @@ static void inotify_status(struct source *source, struct buf *out)
 	static const char *const words[] = {
 		[PATROL_WALKING] = "walking", [PATROL_WATCHING] = "watching", [PATROL_LIMITED] = "limited"};
 	struct source_inotify *s = (struct source_inotify *)source;
-
 	int state = atomic_load(&s->patrol.state); /* gcc 12 takes no atomic value for an index */
 
 	buf_printf(out, "inotify.state %s\n", !s->up ? "off" : s->away ? "away" : words[state]);
