@@ -82,9 +82,7 @@ static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info 
 		if (r == 0 && stx.stx_ino == n->ino)
 			return ops_attr(fs, n, &stx, st, timeout_s);
 	}
-	if (r < 0 && r != -ENOENT && r != -ESTALE)
-		return r;
-	fd = node_any_fd(&fs->nodes, n); /* no name any more: an open file after unlink */
+	fd = r < 0 ? ops_open_instead(fs, n, r) : node_any_fd(&fs->nodes, n);
 	if (fd < 0)
 		return fd;
 	r = ops_statx(req, fd, "", &stx);

@@ -193,6 +193,17 @@ int ops_same(int fd, const struct node *n)
 	return st.st_dev == n->dev && st.st_ino == n->ino ? 0 : -ESTALE;
 }
 
+int ops_open_instead(struct fs *fs, struct node *n, int r)
+{
+	bool denied = r == -EACCES || r == -EPERM;
+	int fd;
+
+	if (!denied && r != -ENOENT && r != -ESTALE)
+		return r;
+	fd = node_any_fd(&fs->nodes, n);
+	return fd < 0 && denied ? r : fd;
+}
+
 int ops_open_path(fuse_req_t req, struct node *n)
 {
 	struct fs *fs = ops_fs(req);
@@ -209,12 +220,7 @@ int ops_open_path(fuse_req_t req, struct node *n)
 	node_at_end(&fs->nodes, &at);
 	if (r < 0 && fd >= 0)
 		close(fd);
-	/* Unlinked or replaced from outside: who has it open still reaches it. */
-	if (r == -ENOENT || r == -ESTALE) {
-		fd = node_any_fd(&fs->nodes, n);
-		r = fd;
-	}
-	return r < 0 ? r : fd;
+	return r < 0 ? ops_open_instead(fs, n, r) : fd;
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)

@@ -40,6 +40,12 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
  * Close it.
  */
 int ops_open_path(fuse_req_t req, struct node *n);
+/*
+ * When the node can't be reached by its name (r): a duplicate of a descriptor that somebody has open, or negative errno.
+ * fstat(2), fchmod(2) and the like come without a handle, and who has a file open may have unlinked it, or have become
+ * another user, who can't walk there. Who can't walk there otherwise is stopped by the kernel (default_permissions).
+ */
+int ops_open_instead(struct fs *fs, struct node *n, int r);
 /* Is it still the file that the node stands for? Returns 0 or -ESTALE. */
 int ops_same(int fd, const struct node *n);
 

@@ -270,6 +270,25 @@ def test_listing_in_memory_is_shown_to_nobody_else(boxes):
     assert len(os.listdir(cur)) == 2  # root
 
 
+@pytest.mark.parametrize("tree", ["low", "up"])
+def test_who_has_a_file_open_may_become_another_user(boxes, tree):
+    """As Dovecot's lmtp does with one message for two: the file stays open, the folder is closed to the second one."""
+    path = touch(boxes.low(f"box{A}/dovecot.index.cache"), b"12345")
+    os.chown(path, B, B)
+    os.setxattr(path, "user.x", b"1")
+    path = getattr(boxes, tree)(f"box{A}/dovecot.index.cache")
+    refused(EACCES, as_user, B, lambda: os.stat(path))
+    with opened(path, os.O_RDWR) as fd:
+        assert as_user(B, lambda: os.fstat(fd).st_size) == 5
+        assert as_user(C, lambda: os.fstat(fd).st_uid) == B
+        as_user(B, lambda: os.fchmod(fd, 0o640))
+        as_user(B, lambda: os.utime(fd, ns=(10**9, 2 * 10**9)))
+        assert as_user(B, lambda: os.getxattr(fd, "user.x")) == b"1"
+        refused(EPERM, as_user, C, lambda: os.fchmod(fd, 0o600))
+        refused(EACCES, as_user, B, lambda: os.stat(path))
+        assert (os.fstat(fd).st_mode & 0o777, os.fstat(fd).st_mtime_ns) == (0o640, 2 * 10**9)
+
+
 def test_new_files_belong_to_the_caller(boxes):
     box = boxes.up(f"box{B}")
 
