@@ -499,3 +499,28 @@ def test_without(watched):
     watched.conf["watch"] = "none"
     watched.start()
     assert inotify(watched) == {}
+
+
+# -- over its own root
+
+
+@pytest.mark.parametrize("first", ["maildexd", "maildexfs"])
+def test_mount_over_root(first):
+    """Servers keep their paths; who delivers below, into the private bind, is seen."""
+    with Maildex(watch="inotify") as m:
+        m.conf["mount"] = m.root
+        m.maildir("u", new=3)
+        steps = {"maildexd": m.start, "maildexfs": m.fs_start}
+        steps.pop(first)()
+        steps.popitem()[1]()
+        until("the connection", lambda: m.fs_status()["maildexfs.maildexd"] == "connected")
+        watching(m, 1)
+        os.listdir(m.up("u/new"))
+        os.listdir(m.up("u/new"))
+        below = os.path.join(os.path.dirname(m.socket), "lower")
+        with Heard(m) as h:
+            ARRIVAL["rename"](below + "/u/tmp/1.2.3", below + "/u/new/1.2.3")
+            h.wait("u", "1.2.3")
+            ARRIVAL["rename"](m.up("u/tmp/4.5.6"), m.up("u/new/4.5.6"))
+            h.wait("u", "4.5.6")
+        assert {"1.2.3", "4.5.6"} <= set(os.listdir(m.up("u/new")))
