@@ -69,4 +69,6 @@ def test_clone_status_commit_gc(twin, origin, where):
 def test_untracked_cache(twin, origin):
     """git's own test of what directory times are worth."""
     twin.run(*GIT, "clone", "-q", origin, "clone")
-    twin.run(*GIT, "update-index", "--test-untracked-cache", cwd="clone")
+    for top in (twin.plain, twin.mnt):
+        code, _, said = twin.run_in(top, *GIT, "update-index", "--test-untracked-cache", cwd="clone")
+        assert code == 0 and said.endswith(b" OK\n"), said

@@ -58,6 +58,21 @@ def test_changes_follow(twin, source):
     assert_same(facts(source, "all"), facts(twin.mnt, "all"))
 
 
+def test_folder_times_in_whole_seconds(twin, source):
+    """A half that was not listed since it changed shows an mtime older by less than a millisecond (rule 6). Where the time
+    to be is a whole second, or that near behind one, that is another second: rsync -a sets the folder's time once more,
+    and that is all that it does. After a listing there is nothing to do."""
+    age(source, whole_seconds=True)
+    sync = (*SYNC, source + "/", "./")
+    twin.run(*sync)
+    assert twin.run_in(twin.plain, *sync) == (0, b"", b"")
+    code, out, err = twin.run_in(twin.mnt, *sync)
+    halves = {f".d..t...... {h}/".encode() for h in twin.halves()}
+    assert (code, err) == (0, b"") and set(out.splitlines()) == halves
+    again(twin, *sync)
+    twin.same("all")
+
+
 def test_out_of_the_tree(twin):
     """A backup: the second one finds nothing to do, though nobody else had listed the folders before the first."""
     twin.fill()

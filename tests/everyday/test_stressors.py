@@ -6,7 +6,7 @@ import os
 import pytest
 
 SHORT = ("dir", "dentry", "rename", "link", "flock", "inotify")
-LONG = (*SHORT, "symlink", "lockf", "lockofd", "filename", "chmod", "chown", "utime", "fstat", "touch", "unlink", "xattr")
+LONG = (*SHORT, "symlink", "lockf", "lockofd", "filename", "chmod", "chown", "utime", "fstat", "touch", "xattr")
 
 
 def stress(twin, stressor, where, seconds, workers):
