@@ -24,6 +24,7 @@ base_dir = {dir}/run
 state_dir = {dir}/state
 instance_name = {name}
 log_path = {dir}/log
+login_log_format_elements = user=<%u> method=%m rport=%b mpid=%e
 protocols = imap pop3 lmtp
 ssl = no
 disable_plaintext_auth = no
@@ -222,6 +223,11 @@ class Dovecot:
         for line in [talk.line(), *talk.pop3(f"USER {account.name}"), *talk.pop3(f"PASS {PASSWORD}")]:
             assert line.startswith(b"+OK"), line
         return talk
+
+    def pid_of(self, talk):
+        """The process that serves an imap() or pop3()."""
+        login = re.compile(rf"Login: .*\brport={talk.source.getsockname()[1]}, mpid=(\d+)")
+        return int(until("the login in the log", lambda: login.search(self.logged()))[1])
 
     def lmtp(self):
         """Greeted; lmtp_deliver() speaks on."""
