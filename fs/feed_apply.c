@@ -13,6 +13,10 @@
 
 #include "fs/fs.h"
 #include "fs/inval.h"
+#include "lib/base/clock.h"
+
+/* inotify below can tell of an own change that is under way: until it is in the listing, the event waits. */
+#define OWN_FIRST_NS (2 * NS_PER_MS)
 
 static void event_to_fresh(const struct event *ev, struct fresh_event *fe)
 {
@@ -55,7 +59,7 @@ void feed_apply(struct fs *fs, struct event *ev)
 {
 	struct live *l = live_find(fs, ev->folder, ev->half);
 	struct event *later;
-	bool done = true, news = true, echo, windowed = ev->windowed;
+	bool done = true, news = true, echo, windowed = ev->windowed, own = false;
 
 	counter_add(COUNT_FEED, 1);
 	if (!l) {
@@ -65,8 +69,10 @@ void feed_apply(struct fs *fs, struct event *ev)
 	pthread_mutex_lock(&l->lock);
 	if (ev->nchanges && ev->changes[0].kind == CHANGE_NEED)
 		live_set_need(l);
-	else if (ev->nchanges && ev->changes[0].kind != CHANGE_LOOK && l->snapshot)
-		done = apply_blindly(fs, l, ev, &news);
+	else if (ev->nchanges && ev->changes[0].kind != CHANGE_LOOK && l->snapshot) {
+		own = !windowed && l->inflight;
+		done = !own && apply_blindly(fs, l, ev, &news);
+	}
 	/* An own delivery that inotify tells of, too, is no reason to ask the server at each stat that follows. */
 	echo = done && !news && !windowed;
 	l->stat_valid &= echo;
@@ -76,7 +82,7 @@ void feed_apply(struct fs *fs, struct event *ev)
 		later = malloc(sizeof(*later));
 		if (later)
 			event_move(later, ev);
-		if (!later || after_add(fs, AFTER_LOOK, l, 0, later) < 0) {
+		if (!later || after_add(fs, AFTER_LOOK, l, own ? OWN_FIRST_NS : 0, later) < 0) {
 			pthread_mutex_lock(&l->lock);
 			live_set_need(l);
 			pthread_mutex_unlock(&l->lock);

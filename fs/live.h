@@ -60,7 +60,8 @@ struct live {
 	bool stat_valid;     /* a reading that stats may share */
 	bool stat_behind;    /* own changes were made since: what is shown with it is tagged */
 	struct stamp stat;
-	int64_t stat_at_ns; /* CLOCK_MONOTONIC */
+	int64_t stat_at_ns;      /* CLOCK_MONOTONIC */
+	struct stamp stat_moved; /* the last reading that the listing did not stand for */
 	char folder[];
 };
 

@@ -255,9 +255,12 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 				live_stat_remember(l, reading);
 			}
 		}
-		moved = r == 0 && !stamp_eq(reading, &l->fresh.known);
-		if (moved)
+		if (r == 0 && !stamp_eq(reading, &l->fresh.known)) {
 			l->fresh.gen++;
+			/* Once for each reading: what the other half showed since is from behind it. */
+			moved = !stamp_eq(reading, &l->stat_moved);
+			l->stat_moved = *reading;
+		}
 		/*
 		 * The reading is from before our own changes: with the listing's generation it is never shown twice. The times
 		 * of an ordinary stat are nearer to the truth: rsync -a does not set a folder's time if it looks as it should.
