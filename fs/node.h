@@ -138,13 +138,13 @@ bool node_is_half(struct node_table *t, struct node *dir);
 /* Open files: RELEASE comes after close() returned, so a change of the name waits for closes that are under way. */
 void node_opened(struct node_table *t, struct node *n, struct handle *h);
 void node_flushed(struct node_table *t, struct handle *h);
-void node_released(struct node_table *t, struct handle *h);
+void node_released(struct node_table *t, struct handle *h); /* closes its descriptor */
 /* Is one of its handles being closed? No longer than NODE_CLOSE_WAIT_NS: a duplicate of the descriptor may stay. */
 #define NODE_CLOSE_WAIT_NS (20 * NS_PER_MS)
 bool node_closing(struct node_table *t, struct node *n);
 /* A duplicate of one of its open descriptors (for a file that has no name any more), or negative errno. */
 int node_any_fd(struct node_table *t, struct node *n);
-/* Waits at most 20 ms while all open handles of the child of this name are being closed. */
+/* Waits at most 20 ms while all open handles of the child of this name are being closed; then they count as open. */
 void node_await_close(struct node_table *t, struct node *parent, const char *name);
 
 #endif

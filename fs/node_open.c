@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fs/node_private.h"
 #include "lib/base/clock.h"
@@ -36,6 +37,13 @@ void node_flushed(struct node_table *t, struct handle *h)
 
 void node_released(struct node_table *t, struct handle *h)
 {
+	int fd;
+
+	pthread_mutex_lock(&t->lock);
+	fd = h->fd;
+	h->fd = -1; /* node_any_fd() must not find it: its number may be another file's in a moment */
+	pthread_mutex_unlock(&t->lock);
+	close(fd);
 	pthread_mutex_lock(&t->lock);
 	*h->prev = h->next;
 	if (h->next)
@@ -62,13 +70,21 @@ int node_any_fd(struct node_table *t, struct node *n)
 	int fd = -ESTALE;
 
 	pthread_mutex_lock(&t->lock);
-	if (n->handles_first) {
-		fd = fcntl(n->handles_first->fd, F_DUPFD_CLOEXEC, 0);
-		if (fd < 0)
-			fd = -errno;
-	}
+	for (struct handle *h = n->handles_first; h && fd == -ESTALE; h = h->next)
+		if (h->fd >= 0) {
+			fd = fcntl(h->fd, F_DUPFD_CLOEXEC, 0);
+			fd = fd < 0 ? -errno : fd;
+		}
 	pthread_mutex_unlock(&t->lock);
 	return fd;
+}
+
+/* They stay open: what was closed were duplicates, as a child has them that was forked. Called with the lock. */
+static void none_closes(struct node *n)
+{
+	for (struct handle *h = n->handles_first; h; h = h->next)
+		h->flushed = false;
+	n->closing = 0;
 }
 
 void node_await_close(struct node_table *t, struct node *parent, const char *name)
@@ -84,7 +100,7 @@ void node_await_close(struct node_table *t, struct node *parent, const char *nam
 	pthread_mutex_lock(&t->lock);
 	while (n->closing > 0 && n->closing == n->handles)
 		if (pthread_cond_timedwait(&t->released, &t->lock, &until) == ETIMEDOUT)
-			break;
+			none_closes(n);
 	n->refs--;
 	node_put(t, n);
 	pthread_mutex_unlock(&t->lock);

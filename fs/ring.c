@@ -5,8 +5,8 @@
  *   threads of our own, which hold no lock. They know nothing of the lower tree: workers answer their walk.
  * - The mount goes, or another one comes over it, between two calls: each ring opens the mount point anew, makes sure
  *   that it is our superblock, and goes on from there without leaving it. A name is never made in another tree.
- * - umount while a ring is under way would be busy: a ring works in a detached clone of the mount, which is gone when it
- *   is closed. Only where the kernel refuses that, umount can be told to be busy for the length of a ring.
+ * - umount while a ring is under way would be busy: a ring works in a detached clone of the mount, which is gone when
+ *   it is closed. Only where the kernel refuses that, umount can be told to be busy for the length of a ring.
  * - Somebody sees the name in an event and looks for it: only the ringing thread, known by its thread number, is told
  *   that it is there, and nothing is cached; all others are answered by the lower tree.
  * - The end of the process during a ring: closing /dev/fuse aborts its calls, so ring_stop() comes after the unmount.

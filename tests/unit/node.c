@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "fs/node.h"
+#include "lib/base/clock.h"
 
 static char top[64];
 static struct tree tree;
@@ -266,6 +267,37 @@ static void thousands_of_nodes(void **state)
 	assert_int_equal(table.count, 0);
 }
 
+/* A child closed its copy of a descriptor: that is waited for once, not at each unlink for as long as it is open. */
+static void a_close_that_does_not_come(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f");
+	struct handle a = {.fd = -1}, b = {.fd = -1};
+	int64_t start;
+
+	(void)state;
+	node_opened(&table, f, &a);
+	node_opened(&table, f, &b);
+	node_flushed(&table, &a);
+	node_flushed(&table, &b);
+	assert_true(node_closing(&table, f));
+	start = clock_mono_ns();
+	node_await_close(&table, u, "f");
+	assert_true(clock_mono_ns() - start >= NODE_CLOSE_WAIT_NS);
+	assert_false(node_closing(&table, f));
+	/* Waited for each time, these would take a minute. */
+	for (int i = 0; i < 3000; i++)
+		node_await_close(&table, u, "f");
+	assert_true(clock_mono_ns() - start < 30 * NS_PER_S);
+	node_flushed(&table, &a);
+	assert_true(node_closing(&table, f));
+	node_released(&table, &a);
+	assert_false(node_closing(&table, f));
+	node_released(&table, &b);
+	assert_int_equal(f->handles, 0);
+	node_forget(&table, f, 1);
+	node_forget(&table, u, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -277,6 +309,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_number_used_again_is_another_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(descriptors_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(halves_are_new_and_cur_of_a_maildir, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_close_that_does_not_come, setup, teardown),
 		cmocka_unit_test_setup_teardown(thousands_of_nodes, setup, teardown),
 	};
 

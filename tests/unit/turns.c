@@ -19,8 +19,8 @@ static struct node_dir dirs[2];
 static struct node halves[2];
 
 /*
- * At a time in ms: 'a', 'b': something happened; '?': turns_next(), which gives `rings` ('a', 'b', '-': nobody) and, for
- * nobody, `until_ms` (-1: never); 'A', 'B': its ring is over.
+ * At a time in ms: 'a', 'b': something happened; '?': turns_next(), which gives `rings` ('a', 'b', '-': nobody) and,
+ * for nobody, `until_ms` (-1: never); 'A', 'B': its ring is over.
  */
 struct step {
 	int64_t at_ms;
