@@ -43,7 +43,6 @@ void op_file_closed(struct fs *fs, struct handle *h)
 {
 	if (atomic_load(&h->locked))
 		locks_released(&fs->locks, h);
-	close(h->fd);
 	node_released(&fs->nodes, h);
 	free(h);
 }

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import threading
+from errno import ESTALE
 
 import pytest
 
@@ -96,3 +97,44 @@ def test_looked_up_while_it_is_renamed(maildex):
         over.set()
         for thread in lookers:
             thread.join()
+
+
+def test_asked_for_while_it_goes(mounted):
+    """Its name is gone and it is being closed: no answer comes from a descriptor that is closed, or another file's by
+    now."""
+    path, over, wrong = mounted.up("u/lock"), threading.Event(), []
+
+    def ask():
+        while not over.is_set():
+            try:
+                if os.stat(path).st_size != 7:
+                    wrong.append("another file's size")
+            except FileNotFoundError:
+                pass
+            except OSError as e:
+                # Gone twice within one call, as a client of NFS says it.
+                if e.errno != ESTALE:
+                    wrong.append(e)
+
+    def others():
+        while not over.is_set():
+            with open(mounted.up("u/other"), "w", encoding="ascii"):
+                pass
+
+    threads = [threading.Thread(target=f) for f in (ask, ask, others)]
+    for t in threads:
+        t.start()
+    for _ in range(2000):
+        # Made elsewhere with its contents, so that it has always these.
+        with open(mounted.low("u/made"), "w", encoding="ascii") as f:
+            f.write("4711:vm")
+        os.rename(mounted.low("u/made"), mounted.low("u/lock"))
+        fd = os.open(path, os.O_RDONLY)
+        os.unlink(path)
+        os.close(fd)
+        if wrong:
+            break
+    over.set()
+    for t in threads:
+        t.join()
+    assert not wrong
