@@ -29,6 +29,7 @@ static void item_free(struct feed_item *item)
 		scan_release(item->scan);
 		free(item->scan);
 	}
+	free(item->to);
 	free(item);
 }
 
@@ -40,7 +41,7 @@ static void enqueue(struct fs *fs, struct feed_item *item)
 
 	pthread_mutex_lock(&f->lock);
 	take = atomic_load(&f->connected) && f->waiting < FEED_QUEUE_MAX;
-	if (!item->scan)
+	if (!item->scan && !item->to)
 		item->event.sequence = ++f->sequence;
 	if (take) {
 		*f->last = item;
@@ -93,6 +94,20 @@ void feed_send_scan(struct fs *fs, const char *folder, enum half half, struct sc
 	enqueue(fs, item);
 }
 
+void feed_send_rename(struct fs *fs, const char *from, const char *to)
+{
+	struct feed_item *item = calloc(1, sizeof(*item));
+
+	if (!item)
+		return;
+	event_init(&item->event, from, HALF_NEW);
+	item->to = strdup(to);
+	if (item->to)
+		enqueue(fs, item);
+	else
+		item_free(item);
+}
+
 static struct feed_item *dequeue(struct feed *f)
 {
 	struct feed_item *item;
@@ -118,10 +133,16 @@ static int send_item(struct fs *fs, int fd, struct feed_item *item)
 		return wire_send_scan(fd, item->event.folder, item->event.half, &item->scan->last, item->scan->unclear,
 				      &item->scan->listing);
 	buf_init(&b);
-	wire_begin(&b, WIRE_EVENT);
-	snprintf(item->event.origin, sizeof(item->event.origin), "%s", fs->conf->host);
-	item->event.epoch = fs->feed.epoch;
-	event_encode(&item->event, &b);
+	if (item->to) {
+		wire_begin(&b, WIRE_RENAME);
+		buf_put_str(&b, item->event.folder, strlen(item->event.folder));
+		buf_put_str(&b, item->to, strlen(item->to));
+	} else {
+		wire_begin(&b, WIRE_EVENT);
+		snprintf(item->event.origin, sizeof(item->event.origin), "%s", fs->conf->host);
+		item->event.epoch = fs->feed.epoch;
+		event_encode(&item->event, &b);
+	}
 	r = buf_ok(&b) ? sock_send(fd, b.data, b.len, -1) : -ENOMEM;
 	buf_release(&b);
 	return r;

@@ -31,8 +31,9 @@ struct live;
 
 struct feed_item {
 	struct feed_item *next;
-	struct event event; /* or, where scan is set, its folder and half */
+	struct event event; /* or, where scan or to is set, its folder and half */
 	struct scan *scan;
+	char *to; /* the folder (a directory, really) was renamed to this */
 };
 
 struct feed {
@@ -53,6 +54,8 @@ void feed_stop(struct fs *fs);
 void feed_send(struct fs *fs, struct event *ev);
 /* Takes the scan over. */
 void feed_send_scan(struct fs *fs, const char *folder, enum half half, struct scan *scan);
+/* A directory was renamed; paths below the root. */
+void feed_send_rename(struct fs *fs, const char *from, const char *to);
 /* Changes without a window. */
 void feed_send_changes(struct fs *fs, const char *folder, enum half half, const struct change *changes, size_t n);
 

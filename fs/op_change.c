@@ -237,19 +237,47 @@ static int remove_dir(fuse_req_t req, int dirfd, const char *name)
 	return r < 0 ? -errno : 0;
 }
 
-/* Live folders at or below a directory that was moved or removed. For a half: those of its Maildir. */
-static void detach_below(struct fs *fs, struct node *dir, const char *name)
+#define DIR_PATH_SIZE (FOLDER_PATH_MAX + NAME_LEN_MAX + 2)
+
+/* The path of a directory that was moved or removed; of a half: that of its Maildir. Returns false if there is none. */
+static bool folders_path(struct fs *fs, struct node *dir, const char *name, char path[DIR_PATH_SIZE], bool *is_half)
 {
-	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
 	enum half half;
 	size_t len;
 
-	if (node_path(&fs->nodes, dir, path, sizeof(path)) < 0)
-		return;
+	if (node_path(&fs->nodes, dir, path, DIR_PATH_SIZE) < 0)
+		return false;
 	len = strlen(path);
-	if (half_parse(name, strlen(name), &half) < 0)
-		snprintf(path + len, sizeof(path) - len, "%s%s", len ? "/" : "", name);
-	live_detach_below(fs, path);
+	*is_half = half_parse(name, strlen(name), &half) == 0;
+	if (!*is_half)
+		snprintf(path + len, DIR_PATH_SIZE - len, "%s%s", len ? "/" : "", name);
+	return true;
+}
+
+/* Live folders at or below such a directory are no longer what they were. */
+static void detach_below(struct fs *fs, struct node *dir, const char *name)
+{
+	char path[DIR_PATH_SIZE];
+	bool is_half;
+
+	if (folders_path(fs, dir, name, path, &is_half))
+		live_detach_below(fs, path);
+}
+
+/* The same after a rename; what the index holds of them follows. */
+static void folders_renamed(struct op_in *from, const char *old, struct op_in *to, const char *new, bool exchange)
+{
+	char from_path[DIR_PATH_SIZE], to_path[DIR_PATH_SIZE];
+	bool from_half, to_half;
+
+	if (!folders_path(from->fs, from->dir, old, from_path, &from_half) ||
+	    !folders_path(from->fs, to->dir, new, to_path, &to_half))
+		return;
+	live_detach_below(from->fs, from_path);
+	live_detach_below(from->fs, to_path);
+	if (!exchange && !from_half && !to_half && strlen(from_path) <= FOLDER_PATH_MAX &&
+	    strlen(to_path) <= FOLDER_PATH_MAX)
+		feed_send_rename(from->fs, from_path, to_path);
 }
 
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -329,10 +357,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	rename_effect(&from, name, &to, newname, exchange, &fx);
 	CALLER_RUN(req, r, renameat2(from.dirfd, name, to.dirfd, newname, flags));
 	r = r < 0 ? -errno : 0;
-	if (r == 0 && fx.is_dir) {
-		detach_below(from.fs, from.dir, name);
-		detach_below(from.fs, to.dir, newname);
-	}
+	if (r == 0 && fx.is_dir)
+		folders_renamed(&from, name, &to, newname, exchange);
 	own_end(from.fs, &from.own, r, fx.from, fx.nfrom);
 	if (!same)
 		own_end(from.fs, &to.own, r, fx.to, fx.nto);

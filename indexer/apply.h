@@ -50,6 +50,8 @@ bool apply_stop(struct apply *a, int64_t grace_ns, const char *key, const char *
 int apply_takeover(struct apply *a, struct takeover *t, struct err *e);
 /* Forgets a folder, or all at and below it. Returns 0 or negative errno. */
 int apply_forget(struct apply *a, const char *folder, bool below, struct err *e);
+/* A directory was renamed: its rows follow. Does not wait. */
+void apply_rename(struct apply *a, const char *from, const char *to);
 /* Reads a fact into out[APPLY_FACT_MAX]. Returns 1, 0 (there is none) or negative errno. */
 int apply_fact(struct apply *a, const char *key, char *out, struct err *e);
 /* Writes a fact; NULL removes it. Returns 0 or negative errno. */

@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "indexer/apply.h"
 
@@ -93,6 +95,50 @@ int apply_forget(struct apply *a, const char *folder, bool below, struct err *e)
 	struct ask k = {.key = folder, .below = below};
 
 	return ask(a, &k, run_forget, e);
+}
+
+/*
+ * A rename waits for nobody. It runs before the events of its batch: those of the new path find their rows. Events of the
+ * old path that still waited find none, and the folder is listed once; so does what is lost here without memory.
+ */
+struct rename {
+	struct queue_call call; /* first */
+	const char *to;
+	char from[]; /* both */
+};
+
+static int run_rename(struct queue_call *call, void *batch, struct err *e)
+{
+	struct rename *rn = (struct rename *)call;
+	struct batch *b = batch;
+	int r = store_writer_rename(b->writer, rn->from, rn->to, e);
+
+	if (r < 0)
+		return r;
+	batch_count(b, TALLY_RENAMES, 1);
+	batch_renamed(b, rn->to);
+	return 0;
+}
+
+static void rename_done(struct queue_call *call, int result, const struct err *e)
+{
+	(void)result;
+	(void)e; /* logged with the batch */
+	free(call);
+}
+
+void apply_rename(struct apply *a, const char *from, const char *to)
+{
+	size_t from_size = strlen(from) + 1, to_size = strlen(to) + 1;
+	struct rename *rn = malloc(sizeof(*rn) + from_size + to_size);
+
+	if (!rn)
+		return;
+	rn->call = (struct queue_call){.run = run_rename, .done = rename_done};
+	rn->to = memcpy(rn->from + from_size, to, to_size);
+	memcpy(rn->from, from, from_size);
+	if (queue_call(a->queue, &rn->call) < 0)
+		free(rn);
 }
 
 static int run_fact(struct queue_call *call, void *batch, struct err *e)

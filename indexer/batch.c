@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum note_kind { NOTE_TRUSTED, NOTE_RENAMED, NOTE_RESCAN };
+
 struct batch_note {
 	struct batch_note *next;
+	enum note_kind kind;
 	enum half half;
-	bool trusted; /* else: rescan */
 	int64_t since_ns;
 	char folder[];
 };
@@ -45,26 +47,31 @@ void batch_feed_need(struct batch *b, const char *folder, enum half half, uint64
 	event_release(&ev);
 }
 
-static void note(struct batch *b, const char *folder, enum half half, bool trusted, int64_t since_ns)
+static void note(struct batch *b, enum note_kind kind, const char *folder, enum half half, int64_t since_ns)
 {
 	size_t len = strlen(folder);
 	struct batch_note *n = malloc(sizeof(*n) + len + 1);
 
 	if (!n)
 		return;
-	*n = (struct batch_note){.next = b->notes, .half = half, .trusted = trusted, .since_ns = since_ns};
+	*n = (struct batch_note){.next = b->notes, .kind = kind, .half = half, .since_ns = since_ns};
 	memcpy(n->folder, folder, len + 1);
 	b->notes = n;
 }
 
 void batch_trusted(struct batch *b, const struct store_row *row)
 {
-	note(b, row->folder, row->half, true, row->fresh.trust_since_ns);
+	note(b, NOTE_TRUSTED, row->folder, row->half, row->fresh.trust_since_ns);
+}
+
+void batch_renamed(struct batch *b, const char *to)
+{
+	note(b, NOTE_RENAMED, to, HALF_NEW, 0);
 }
 
 void batch_rescan(struct batch *b, const char *folder, enum half half)
 {
-	note(b, folder, half, false, 0);
+	note(b, NOTE_RESCAN, folder, half, 0);
 }
 
 static void notes_end(struct batch *b, bool call)
@@ -75,9 +82,11 @@ static void notes_end(struct batch *b, bool call)
 		struct batch_note *n = b->notes;
 
 		b->notes = n->next;
-		if (call && n->trusted && hooks->trusted)
+		if (call && n->kind == NOTE_TRUSTED && hooks->trusted)
 			hooks->trusted(hooks->arg, n->folder, n->half, n->since_ns);
-		else if (call && !n->trusted && hooks->rescan)
+		else if (call && n->kind == NOTE_RENAMED && hooks->renamed)
+			hooks->renamed(hooks->arg, n->folder);
+		else if (call && n->kind == NOTE_RESCAN && hooks->rescan)
 			hooks->rescan(hooks->arg, n->folder, n->half);
 		free(n);
 	}

@@ -26,6 +26,8 @@ struct apply_hooks {
 	void (*touched)(void *arg, const char *folder, enum half half);
 	/* The half is on trust now, since then (CLOCK_REALTIME). */
 	void (*trusted)(void *arg, const char *folder, enum half half, int64_t since_ns);
+	/* Rows at and below this folder came by a rename. */
+	void (*renamed)(void *arg, const char *to);
 	/* The half should be listed again when there is time. */
 	void (*rescan)(void *arg, const char *folder, enum half half);
 };
@@ -55,6 +57,7 @@ void batch_feed(struct batch *b, const struct event *ev, uint64_t except);
 /* Tells every FS peer but `except` that the half's listing may not be what they think. */
 void batch_feed_need(struct batch *b, const char *folder, enum half half, uint64_t except);
 void batch_trusted(struct batch *b, const struct store_row *row);
+void batch_renamed(struct batch *b, const char *to);
 void batch_rescan(struct batch *b, const char *folder, enum half half);
 void batch_done(struct batch *b);
 void batch_drop(struct batch *b);

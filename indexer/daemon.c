@@ -58,6 +58,13 @@ static void sink_scan(void *arg, struct wire_scan *scan, uint64_t from)
 	free(scan);
 }
 
+static void sink_rename(void *arg, const char *from, const char *to)
+{
+	struct daemon *d = arg;
+
+	apply_rename(&d->apply, from, to);
+}
+
 static void sink_gap(void *arg, const char *why)
 {
 	struct daemon *d = arg;
@@ -99,6 +106,13 @@ static void hook_trusted(void *arg, const char *folder, enum half half, int64_t 
 	struct daemon *d = arg;
 
 	schedule_trusted(d->schedule, folder, half, since_ns);
+}
+
+static void hook_renamed(void *arg, const char *to)
+{
+	struct daemon *d = arg;
+
+	schedule_renamed(d->schedule, to);
 }
 
 static void hook_rescan(void *arg, const char *folder, enum half half)
@@ -144,12 +158,15 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 
 	d->queue = queue_new(QUEUE_LIMIT);
 	d->outbox = outbox_new();
-	d->apply.tools = (struct batch_tools){
-		.conf = d->conf,
-		.lower = d->lower,
-		.outbox = d->outbox,
-		.tally = &d->tally,
-		.hooks = {.arg = d, .touched = hook_touched, .trusted = hook_trusted, .rescan = hook_rescan}};
+	d->apply.tools = (struct batch_tools){.conf = d->conf,
+					      .lower = d->lower,
+					      .outbox = d->outbox,
+					      .tally = &d->tally,
+					      .hooks = {.arg = d,
+							.touched = hook_touched,
+							.trusted = hook_trusted,
+							.renamed = hook_renamed,
+							.rescan = hook_rescan}};
 	d->apply.queue = d->queue;
 	d->apply.file = &d->file;
 	if (!d->queue || !d->outbox || store_readers_new(&d->readers, d->conf->index, d->lower->tree.identity) < 0)
@@ -203,7 +220,8 @@ static int take_origins(struct daemon *d, struct err *e)
 
 static int start_parts(struct daemon *d, struct err *e)
 {
-	struct source_sink sink = {.arg = d, .event = sink_event, .scan = sink_scan, .gap = sink_gap};
+	struct source_sink sink = {
+		.arg = d, .event = sink_event, .scan = sink_scan, .rename = sink_rename, .gap = sink_gap};
 	int r = apply_start(&d->apply, e);
 
 	if (r == 0)

@@ -178,6 +178,27 @@ static enum request_verdict on_scan(const struct request_tools *t, struct peer *
 	return REQUEST_GO_ON;
 }
 
+/* Copies a path that may be renamed: any below the root. Returns false if it is none. */
+static bool get_path(struct cursor *c, char out[FOLDER_PATH_MAX + 1])
+{
+	size_t len = cursor_str_copy(c, out, FOLDER_PATH_MAX);
+
+	return !c->bad && len > 0 && folder_path_check(out, len, NULL) == 0;
+}
+
+static enum request_verdict on_rename(const struct request_tools *t, struct peer *p, struct cursor *c, int memfd)
+{
+	char from[FOLDER_PATH_MAX + 1], to[FOLDER_PATH_MAX + 1];
+
+	(void)memfd;
+	if (!p->trusted)
+		return refuse(t, p, true, "RENAME: only root and maildexd's own user tell of directories");
+	if (!get_path(c, from) || !get_path(c, to) || !cursor_done(c))
+		return refuse(t, p, true, "RENAME: malformed");
+	t->sink.rename(t->sink.arg, from, to);
+	return REQUEST_GO_ON;
+}
+
 static enum request_verdict on_status(const struct request_tools *t, struct peer *p, struct cursor *c, int memfd)
 {
 	struct buf text, b;
@@ -270,8 +291,9 @@ static enum request_verdict on_end(const struct request_tools *t, struct peer *p
 typedef enum request_verdict (*handler)(const struct request_tools *, struct peer *, struct cursor *, int);
 
 static const handler handlers[] = {
-	[WIRE_HELLO] = on_hello,   [WIRE_EVENT] = on_event,     [WIRE_NOTIFY] = on_notify, [WIRE_SCAN] = on_scan,
-	[WIRE_STATUS] = on_status, [WIRE_REBUILD] = on_rebuild, [WIRE_SERVE] = on_serve,   [WIRE_END] = on_end,
+	[WIRE_HELLO] = on_hello, [WIRE_EVENT] = on_event,   [WIRE_NOTIFY] = on_notify,
+	[WIRE_SCAN] = on_scan,   [WIRE_STATUS] = on_status, [WIRE_REBUILD] = on_rebuild,
+	[WIRE_SERVE] = on_serve, [WIRE_END] = on_end,       [WIRE_RENAME] = on_rename,
 };
 
 enum request_verdict request_handle(const struct request_tools *tools, struct peer *p, const void *data, size_t len,

@@ -118,6 +118,28 @@ void schedule_trusted(struct schedule *s, const char *folder, enum half half, in
 	add_due(s, folder, half, since_ns + schedule_confirm_ns(s->conf));
 }
 
+/* All that are on trust at and below a folder. */
+static void trusted_below(struct schedule *s, const char *below)
+{
+	struct store_reader *reader;
+	struct store_row row = {0};
+	struct err e;
+	int r;
+
+	if (store_readers_get(s->readers, &reader, &e) < 0)
+		return;
+	while ((r = store_reader_next(reader, below, &row, &e)) > 0) {
+		if (row.fresh.trust)
+			schedule_trusted(s, row.folder, row.half, row.fresh.trust_since_ns);
+	}
+	store_readers_put(s->readers, reader, r < 0);
+}
+
+void schedule_renamed(struct schedule *s, const char *to)
+{
+	trusted_below(s, to);
+}
+
 void schedule_confirmed(void *arg, const struct rescan_result *result)
 {
 	struct schedule *s = arg;
@@ -235,8 +257,6 @@ static void keep(struct schedule *s)
 /* Where the last round was, and what was on trust then. */
 static void schedule_resume(struct schedule *s)
 {
-	struct store_reader *reader;
-	struct store_row row = {0};
 	struct err e;
 	char *value = malloc(APPLY_FACT_MAX);
 
@@ -247,13 +267,7 @@ static void schedule_resume(struct schedule *s)
 		snprintf(s->at.folder, sizeof(s->at.folder), "%s", value + 2);
 	}
 	free(value);
-	if (store_readers_get(s->readers, &reader, &e) < 0)
-		return;
-	while (store_reader_next(reader, "", &row, &e) > 0) {
-		if (row.fresh.trust)
-			schedule_trusted(s, row.folder, row.half, row.fresh.trust_since_ns);
-	}
-	store_readers_put(s->readers, reader, false);
+	trusted_below(s, "");
 }
 
 /* Waits until something may be due. Returns false at the end. */

@@ -23,6 +23,8 @@ struct source_sink {
 	void (*event)(void *arg, struct event *ev, uint64_t from);
 	/* A listing made elsewhere; takes the malloc'ed scan. Never waits. */
 	void (*scan)(void *arg, struct wire_scan *scan, uint64_t from);
+	/* A directory was renamed. Never waits. */
+	void (*rename)(void *arg, const char *from, const char *to);
 	/* Events were lost; why is for the log. */
 	void (*gap)(void *arg, const char *why);
 };

@@ -10,6 +10,7 @@ static const char *const names[TALLY_KEYS] = {
 	[TALLY_EVENTS_IGNORED] = "events.ignored",
 	[TALLY_EVENTS_REFUSED] = "events.refused",
 	[TALLY_GAPS] = "gaps",
+	[TALLY_RENAMES] = "renames",
 	[TALLY_SCANS_DONE] = "scans.done",
 	[TALLY_SCANS_FAILED] = "scans.failed",
 	[TALLY_SCANS_HANDED_OVER] = "scans.handed_over",

@@ -20,6 +20,7 @@ enum tally_key {
 	TALLY_EVENTS_IGNORED,   /* of halves that the index does not hold */
 	TALLY_EVENTS_REFUSED,   /* malformed, or not for this peer to say */
 	TALLY_GAPS,
+	TALLY_RENAMES, /* of directories */
 	TALLY_SCANS_DONE,
 	TALLY_SCANS_FAILED,
 	TALLY_SCANS_HANDED_OVER,

@@ -18,6 +18,8 @@
  *                                       subtrees are meant
  *   SERVE    as below                   answered ERROR: ask maildexfs
  *   END      u8 code, str text          goodbye: everything was sent, no gap
+ *   RENAME   str from, str to           a directory with Maildirs at or below it was renamed, paths below the root; no
+ *                                       answer unless it is refused; only from uid 0
  * To maildexfs (`socket` + ".fs"):
  *   HELLO, STATUS                       as above
  *   SERVE    u8 set, u8 mode, u32 n, n paths
@@ -55,6 +57,7 @@ enum wire_type {
 	WIRE_PROGRESS,
 	WIRE_FAILED,
 	WIRE_END,
+	WIRE_RENAME,
 };
 
 enum wire_role { WIRE_ROLE_NOTIFY = 1, WIRE_ROLE_FS, WIRE_ROLE_CTL };

@@ -24,8 +24,7 @@ const char *const sql_texts[SQL_TEXTS] = {
 			  "ORDER BY folder, half LIMIT 1",
 	[SQL_ROWS_DROP] = "DELETE FROM half WHERE " AT_OR_BELOW " AND length(folder) >= ?4",
 	/* || makes a text of the same bytes, whatever they are; the CAST makes it a BLOB again. */
-	[SQL_ROWS_RENAME] = "UPDATE half SET folder = CAST(?4 || substr(folder, ?5) AS BLOB), need = 1 "
-			    "WHERE " AT_OR_BELOW,
+	[SQL_ROWS_RENAME] = "UPDATE half SET folder = CAST(?4 || substr(folder, ?5) AS BLOB) WHERE " AT_OR_BELOW,
 	[SQL_ROWS_GAP] = "UPDATE half SET need = 1 WHERE trust AND NOT need",
 	[SQL_ROWS_TOTALS] = "SELECT count(*), total(count), total(need), total(trust), total(unsettled) FROM half",
 	[SQL_NAME_FIND] = "SELECT ino, type FROM message WHERE half = ?1 AND name = ?2",

@@ -52,8 +52,11 @@ int store_writer_save(struct store_writer *w, const struct store_row *row, struc
 /* Forgets both halves of a folder, with `below` those of folders below it too ("" has all below it). Returns 0 or
  * negative errno. */
 int store_writer_drop(struct store_writer *w, const char *folder, bool below, struct err *e);
-/* A folder was renamed: rows of it and below it follow, replacing what stood there; each gets need. Returns 0 or
- * negative errno. */
+/*
+ * A directory was renamed: rows at it and below it follow as they are, replacing what stood there. That may be wrong or
+ * late at no harm: `known` holds the half's inode, so a row served under a path that is another directory's is listed
+ * first (rule 1). Returns 0 or negative errno.
+ */
 int store_writer_rename(struct store_writer *w, const char *from, const char *to, struct err *e);
 /* need on every row with trust (rule 7). Returns 0 or negative errno. */
 int store_writer_gap(struct store_writer *w, struct err *e);

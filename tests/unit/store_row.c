@@ -205,7 +205,8 @@ static void test_rename(void **state)
 		help_load(h, cases[i].moved_to, &row, &l);
 		assert_int_equal(row.id, before.id);
 		assert_int_equal(l.count, 3);
-		assert_true(row.fresh.need);
+		assert_false(row.fresh.need);
+		assert_true(stamp_eq(&row.fresh.known, &before.fresh.known));
 		OK(h, store_writer_row(w, cases[i].stays, HALF_CUR, false, &row, &h->err));
 		assert_true(row.id > 0 && !row.fresh.need);
 		assert_int_equal(help_number(h, "SELECT count(*) FROM half WHERE typeof(folder) <> 'blob'"), 0);
