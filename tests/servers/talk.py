@@ -168,7 +168,7 @@ class Talk:
     # -- POP3
 
     def pop3(self, command, multiline=False):
-        """The lines of the answer as they came; one of many lines, if it is not -ERR, ends with the ".", that included."""
+        """The lines of the answer as they came; if multiline, and it is not -ERR, up to the "."."""
         self.send(command.encode() + b"\r\n")
         out = [self.line()]
         while multiline and out[0].startswith(b"+OK") and (len(out) == 1 or out[-1] != b".\r\n"):

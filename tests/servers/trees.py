@@ -11,7 +11,6 @@ import hashlib
 import os
 import random
 import re
-import stat
 import textwrap
 
 from talk import Account
@@ -32,11 +31,16 @@ FOLDERS = {
     "Archive.2025.Q1": (20, 1),
     "Entw&APw-rfe": (4, 1),
 }
-LARGE = {"INBOX": (12, 3), "Large": (2500, 20)}
-ABANDONED = {"INBOX": (2100, 500)}
+KINDS = {
+    "standard": FOLDERS,
+    # A folder with more than window_min messages.
+    "large": {"INBOX": (12, 3), "Large": (2500, 20)},
+    "abandoned": {"INBOX": (2100, 500)},
+    "mixed": {"INBOX": (40, 10), "Archive": (60, 2), "Archive.2025": (60, 5), "Large": (2100, 20)},
+}
 BOB = {"INBOX": (6, 2), "Team": (12, 3)}
 SUBSCRIBED = ("Sent", "Drafts", "Trash", "Archive", "Archive.2025")
-WORDS = "maildir listing server index folder message delivery queue kernel mailbox report meeting invoice holiday".split()
+WORDS = "maildir listing server index folder message delivery queue kernel mailbox report meeting invoice lunch".split()
 PEOPLE = ("Carol <carol@example.org>", '"Dave, the other" <dave@example.org>', "=?utf-8?q?Zo=C3=AB?= <zoe@example.net>")
 
 
@@ -62,8 +66,9 @@ def _body(rng, number, size):
     if kind == 1:
         html = f"<html><body><p>{text}</p></body></html>\n"
         return (
-            'Content-Type: multipart/alternative; boundary="=_b1"\n\n--=_b1\nContent-Type: text/plain; charset=us-ascii\n\n'
-            f"{text}\n--=_b1\nContent-Type: text/html\n\n{html}\n--=_b1--\n"
+            'Content-Type: multipart/alternative; boundary="=_b1"\n\n--=_b1\n'
+            f"Content-Type: text/plain; charset=us-ascii\n\n{text}\n"
+            f"--=_b1\nContent-Type: text/html\n\n{html}\n--=_b1--\n"
         )
     if kind == 3:
         inner = f"From: {PEOPLE[0]}\nSubject: inner {number}\nMessage-ID: <inner{number}@example.net>\n\n{text}"
@@ -100,13 +105,13 @@ class Tree:
     """The mail tree below `top`, which exists."""
 
     def __init__(self, top, kind="standard"):
-        """kind: standard; large: a folder with more than window_min messages; abandoned: an INBOX with so
-        many; fresh: standard, and no server was there
-        before; shared: standard, and all is of one user, as on platforms of many virtual ones."""
-        self.top, self.kind, self.delivered = top, kind, 0
-        self.uids = {**UIDS, "bob": UIDS["ann"]} if kind == "shared" else UIDS
-        for name, folders in (("ann", {"large": LARGE, "abandoned": ABANDONED}.get(kind, FOLDERS)), ("bob", BOB)):
-            self._home(name, folders)
+        """kind: of KINDS; and words, "fresh": no server was there before; "shared": all homes are of one user, as on
+        platforms with virtual ones."""
+        words = set(kind.split())
+        self.top, self.fresh, self.delivered = top, "fresh" in words, 0
+        self.uids = {**UIDS, "bob": UIDS["ann"]} if "shared" in words else UIDS
+        self._home("ann", next((KINDS[w] for w in words if w in KINDS), FOLDERS))
+        self._home("bob", BOB)
         self._age()
 
     def accounts(self, homes):
@@ -120,7 +125,7 @@ class Tree:
             self.make_folder(account, folder)
             place = list(folders).index(folder)
             seeds = dict(self._seed(account, folder, place, n, n > cur) for n in range(1, cur + new + 1))
-            if self.kind != "fresh":
+            if not self.fresh:
                 self._uids(account, folder, seeds)
         for file, line in (("courierimapsubscribed", "INBOX.{}\n"), ("subscriptions", "{}\n")):
             text = "V\t2\n\n" if file == "subscriptions" else ""
@@ -210,7 +215,7 @@ class Tree:
                     return half, name
         raise AssertionError(f"no message {tag} in {folder}")
 
-    def flag(self, account, folder, tag, flags):
+    def flag(self, account, folder, tag, flags=""):
         """Another host's server: flags as given, in cur/ from now on."""
         half, name = self.find(account, folder, tag)
         target = name.split(":")[0] + ":2," + "".join(sorted(flags))
@@ -222,78 +227,3 @@ class Tree:
     def move(self, account, folder, tag, target):
         half, name = self.find(account, folder, tag)
         os.rename(self.maildir(account, folder, half, name), self.maildir(account, target, half, name))
-
-
-# -- what is compared
-
-# The part of a name that a server makes from the clock, its pid and the file's device and inode; names that we made have
-# an older time.
-MADE = re.compile(r"(?<!\w)(\d{10})\.(?:M\d+)?(?:P\d+|\d+_\d+)(?:V[0-9A-F]+)?(?:I[0-9A-F]+)?(?:_\d+)?\.[^\s,:/]*")
-MADE_FROM = THEN + 10**8 + 10**6
-# Files of Dovecot's that hold the times of directories, of its processes, and random numbers: that they are there, whose
-# they are and their mode is compared.
-BINARY = re.compile(r"dovecot\.((list\.)?index(\.log(\.2)?|\.cache|\.thread)?|mailbox\.log)$")
-
-
-class Files:
-    """All files of a tree in words. born_ns: what has not been changed since then has the time that it was made with."""
-
-    def __init__(self, top, born_ns, masks):
-        self.top, self.born_ns, self.masks = top, born_ns, masks
-        self.labels, self.found = {}, []
-        for path, dirs, files in os.walk(os.path.join(top, "")):
-            self.found += [os.path.join(path, n) for n in [*files, *dirs]]
-        for path in self.found:
-            if os.path.basename(os.path.dirname(path)) in ("new", "cur"):
-                self._label(path)
-
-    def _label(self, path):
-        """A made name means nothing; what the message is does."""
-        made = MADE.match(os.path.basename(path))
-        if made and int(made[1]) >= MADE_FROM:
-            with open(path, "rb") as f:
-                found = re.search(rb"(?mi)^Message-ID: <([^>]*)>", f.read(20000))
-            self.labels[made[0]] = f"<{found[1].decode() if found else 'no Message-ID'}>"
-
-    def _known(self, text):
-        return MADE.sub(lambda m: m[0] if int(m[1]) < MADE_FROM else self.labels.get(m[0], "<gone>"), text)
-
-    def _content(self, path, mode):
-        if stat.S_ISDIR(mode):
-            return "directory"
-        if stat.S_ISLNK(mode):
-            return "-> " + self.masks.file(os.readlink(path))
-        if BINARY.search(path):
-            return "binary"
-        with open(path, "rb") as f:
-            data = f.read()
-        if os.path.basename(os.path.dirname(path)) in ("new", "cur", "tmp"):
-            return f"{len(data)} bytes {hashlib.sha256(data).hexdigest()[:16]}"
-        text = data.decode("utf-8", "backslashreplace")
-        if os.path.basename(path) == "dovecot-uidlist":
-            text = self._uidlist(text, os.path.dirname(path))
-        return self._known(self.masks.file(text))
-
-    @staticmethod
-    def _uidlist(text, folder):
-        """What it says: Dovecot appends to it, and rewrites it without expunged messages and with another next UID only
-        when it lists cur/ for other reasons, among them that two seconds went by since it last did."""
-        head, *rows = text.splitlines()
-        there = {n.split(":")[0] for half in ("new", "cur") for n in os.listdir(os.path.join(folder, half))}
-        following = max(int(n) for n in [re.search(r" N(\d+)", head)[1], *(int(row.split()[0]) + 1 for row in rows)])
-        kept = [row for row in rows if row.split(":")[1] in there]
-        return "\n".join([re.sub(r" N\d+", f" N{following}", head), *kept])
-
-    def lines(self, halves=True):
-        """A line a file, sorted; without the times of new/ and cur/ if so wished."""
-        out = []
-        for path in self.found:
-            st = os.lstat(path)
-            when = f"{st.st_mtime_ns / 1e9:.9f}" if st.st_mtime_ns < self.born_ns else "now"
-            if not halves and os.path.basename(path) in ("new", "cur"):
-                when = "-"
-            name = self._known(self.masks.name(os.path.relpath(path, self.top)))
-            links = "-" if stat.S_ISDIR(st.st_mode) else st.st_nlink
-            owner = f"{stat.filemode(st.st_mode)} {st.st_uid}:{st.st_gid}"
-            out.append(f"{name}: {owner} links {links} {when} {self._content(path, st.st_mode)}")
-        return sorted(out)
