@@ -4,7 +4,6 @@ their own; fed by their sendmail programs."""
 
 import os
 import re
-import signal
 import subprocess
 
 from agents import Agent
@@ -79,6 +78,9 @@ class Postfix(Agent):
         self.file("ids", "".join(f"{n}@{self.domain} {a.uid}\n" for n, a in self.homes.items()))
         self.file("main.cf", MAIN.format(dir=self.dir, tree=self.tree) + self.main())
         self.file("master.cf", MASTER + self.master())
+        # It waits a second or two for files that somebody may be writing to.
+        for name in ("boxes", "ids", "main.cf", "master.cf"):
+            os.utime(os.path.join(self.dir, name), (0, 0))
         with open(os.path.join(self.dir, "output"), "wb") as out:
             self.process = subprocess.Popen(
                 [*self.argv, "/usr/lib/postfix/sbin/master", "-d", "-c", self.dir], stdout=out, stderr=out
@@ -103,12 +105,10 @@ class Postfix(Agent):
         return os.path.exists(os.path.join(self.dir, "queue", "public", "pickup"))
 
     def close(self):
-        try:
-            if hasattr(self, "process"):
-                self.process.send_signal(signal.SIGTERM)
-                self.process.wait(WAIT_S)
-        finally:
-            super().close()
+        # Its master takes a second to end when asked to; the queue is empty.
+        super().close()
+        if hasattr(self, "process"):
+            self.process.wait(WAIT_S)
 
     def logged(self):
         text = ""
