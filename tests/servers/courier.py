@@ -37,6 +37,7 @@ class Courier:
         self.settings, self.talks = {**SETTINGS, **settings}, []
         self.log = os.path.join(directory, "courier.log")
         self.passwd = os.path.join(directory, "courier.passwd")
+        self.inside = [INSIDE, "-p", self.passwd, "courier"]
         # Who asks for change notices (FAM, for its locks) starts a server for itself that outlives it: this finds them.
         self.fam = f"maildex-{os.getpid()}-{os.path.basename(directory)}"
         with open(self.passwd, "w", encoding="utf-8") as f:
@@ -79,11 +80,10 @@ class Courier:
         }
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
-                [INSIDE, "-p", self.passwd, "courier", "setpriv", *ids, program, "Maildir"],
+                [*self.inside, "setpriv", *ids, "env", f"--chdir={account.home}", program, "Maildir"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=account.home,
                 env=env,
                 umask=0o022,
                 bufsize=0,

@@ -106,6 +106,7 @@ class Dovecot:
                 self._start()
         except BaseException:
             self._end()
+            print(self.logged())
             raise
         return self
 
