@@ -161,6 +161,18 @@ class PostfixCommand(Postfix):
         return f"mailbox_command = /usr/bin/maildrop {self.dir}/mailfilter.$USER\n"
 
 
+class PostfixDeliver(Postfix):
+    """local(8) runs a program that has no hook, behind hooks/deliver."""
+
+    has_hook = True
+
+    def main(self):
+        command = '/usr/sbin/deliverquota.maildrop "$HOME/Maildir"'
+        if self.hook:
+            command = f'/usr/bin/env MAILDEX_NOTIFY={self.place.notify} {HOOKS}/deliver "$HOME/Maildir" {command}'
+        return f"mailbox_command = {command}\n"
+
+
 class PostfixPipe(Postfix):
     """pipe(8) runs deliverquota for the virtual mailboxes of one user, with the hook."""
 

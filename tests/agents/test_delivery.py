@@ -8,7 +8,7 @@ import pytest
 
 from agents import DovecotLda, DovecotLmtp, Fetchmail, Getmail, GetmailDeliver, GetmailMaildrop, Maildrop, Procmail
 from daemon import until
-from mta import Exim, Postfix, PostfixCommand, PostfixPipe, PostfixVirtual
+from mta import Exim, Postfix, PostfixCommand, PostfixDeliver, PostfixPipe, PostfixVirtual
 from place import MESSAGES, Place, facts, marker, messages, others, text
 from host import ls
 
@@ -28,7 +28,8 @@ AGENTS = [
     GetmailDeliver,
 ]
 every = pytest.mark.parametrize("agent", AGENTS, ids=lambda a: a.__name__)
-with_hook = pytest.mark.parametrize("agent", [a for a in AGENTS if a.has_hook], ids=lambda a: a.__name__)
+hooked = [a for a in AGENTS if a.has_hook] + [PostfixDeliver]
+with_hook = pytest.mark.parametrize("agent", hooked, ids=lambda a: a.__name__)
 
 
 @every

@@ -164,7 +164,7 @@ INSTALLED = {
     "opt/mx/sbin/maildexfs",
     "opt/mx/bin/maildexctl",
     "opt/mx/bin/maildex-notify",
-    "opt/mx/share/maildex/hooks/maildrop",
+    *(f"opt/mx/share/maildex/hooks/{hook}" for hook in os.listdir("tools/hooks")),
     "opt/mx/share/maildex/maildex.conf",
     "sbin/mount.maildex",
     "etc/maildex/maildex.conf",
@@ -186,7 +186,7 @@ def test_install_and_uninstall(tmp_path):
     do("install", tmp_path)
     assert files(tmp_path) == INSTALLED | {"opt/mx/bin/other"}
     assert run(str(tmp_path / "opt/mx/bin/maildexctl"), "--version")[0] == 0
-    for script in ("sbin/mount.maildex", "opt/mx/share/maildex/hooks/maildrop"):
+    for script in ("sbin/mount.maildex", *(f for f in INSTALLED if "/hooks/" in f)):
         text = (tmp_path / script).read_text()
         assert "/opt/mx/" in text and "/usr/local" not in text
     do("install", tmp_path)  # again, over itself
