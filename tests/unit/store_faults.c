@@ -15,18 +15,6 @@
 /* What a child answers with when the place does not allow what it was to do. */
 #define CHILD_SKIP 77
 
-static void store_one(struct help *h, const char *folder, const char *prefix, unsigned n)
-{
-	struct store_writer *w = help_writer(h);
-	struct listing l;
-
-	listing_init(&l);
-	help_fill(&l, prefix, n);
-	help_store(h, w, folder, &l);
-	listing_release(&l);
-	store_writer_close(w);
-}
-
 static void as_child(struct help *h, int (*fn)(struct help *h))
 {
 	int rc = help_child(fn, h);
@@ -124,7 +112,7 @@ static void test_file_of_another_user(void **state)
 	struct help *h = *state;
 
 	chmod(h->dir, 0755);
-	store_one(h, "a", "", 3);
+	help_store_one(h, "a", "", 3);
 	as_child(h, nobody_is_refused);
 }
 
@@ -134,7 +122,7 @@ static void test_read_only_folder(void **state)
 	struct help *h = *state;
 	struct store_row row;
 
-	store_one(h, "a", "", 3);
+	help_store_one(h, "a", "", 3);
 	give_to_nobody(h);
 	chmod(h->dir, 0555);
 	as_child(h, nobody_is_refused);
@@ -178,7 +166,7 @@ static void test_read_only_file(void **state)
 {
 	struct help *h = *state;
 
-	store_one(h, "a", "", 3);
+	help_store_one(h, "a", "", 3);
 	chmod(h->path, 0444);
 	chmod(h->dir, 0777);
 	as_child(h, nobody_may_only_read);
@@ -247,7 +235,7 @@ static void test_root_reads_first(void **state)
 	struct store_row row;
 	struct waiting writer;
 
-	store_one(h, "a", "", 3);
+	help_store_one(h, "a", "", 3);
 	give_to_nobody(h);
 	assert_int_equal(chown(h->dir, NOBODY, NOBODY), 0);
 	writer = wait_as_nobody(h, nobody_writes);
@@ -288,7 +276,7 @@ static void test_reader_in_read_only_folder(void **state)
 	struct waiting reader;
 	struct store_writer *w;
 
-	store_one(h, "a", "", 3);
+	help_store_one(h, "a", "", 3);
 	give_to_nobody(h);
 	reader = wait_as_nobody(h, nobody_reads);
 	w = help_writer(h);
@@ -458,7 +446,7 @@ static void test_discard(void **state)
 
 	snprintf(aside, sizeof(aside), "%s.damaged", h->path);
 	for (unsigned i = 0; i < 2; i++) {
-		store_one(h, "a", "", 3);
+		help_store_one(h, "a", "", 3);
 		OK(h, store_discard(h->path, &h->err));
 		assert_int_equal(access(aside, F_OK), 0);
 		assert_int_equal(access(h->path, F_OK), -1);

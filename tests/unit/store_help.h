@@ -29,6 +29,7 @@
 
 #define TREE "ext4 /dev/mail 2"
 #define NOBODY 65534
+#define LEN(array) (sizeof(array) / sizeof((array)[0]))
 
 struct help {
 	char dir[64];
@@ -163,6 +164,19 @@ static inline uint64_t help_store(struct help *h, struct store_writer *w, const 
 	OK(h, store_writer_save(w, &row, &h->err));
 	OK(h, store_writer_commit(w, &h->err));
 	return changed;
+}
+
+/* The same with a writer of its own, and n names. */
+static inline void help_store_one(struct help *h, const char *folder, const char *prefix, unsigned n)
+{
+	struct store_writer *w = help_writer(h);
+	struct listing l;
+
+	listing_init(&l);
+	help_fill(&l, prefix, n);
+	help_store(h, w, folder, &l);
+	listing_release(&l);
+	store_writer_close(w);
 }
 
 /* The names that a reader finds. */

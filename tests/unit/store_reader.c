@@ -4,20 +4,6 @@
 
 #include "tests/unit/store_help.h"
 
-#define LEN(array) (sizeof(array) / sizeof((array)[0]))
-
-static void store_one(struct help *h, const char *folder, const char *prefix, unsigned n)
-{
-	struct store_writer *w = help_writer(h);
-	struct listing l;
-
-	listing_init(&l);
-	help_fill(&l, prefix, n);
-	help_store(h, w, folder, &l);
-	listing_release(&l);
-	store_writer_close(w);
-}
-
 static void test_no_index_makes_none(void **state)
 {
 	struct help *h = *state;
@@ -120,7 +106,7 @@ static void test_row_and_names_are_of_one_moment(void **state)
 	pthread_t thread;
 	unsigned seen_few = 0, seen_many = 0;
 
-	store_one(h, "a", "few", 10);
+	help_store_one(h, "a", "few", 10);
 	r = help_reader(h);
 	listing_init(&l);
 	assert_int_equal(pthread_create(&thread, NULL, churn, &c), 0);
@@ -220,7 +206,7 @@ static void test_checksum_sees(void **state)
 
 	for (size_t i = 0; i < LEN(damages); i++) {
 		unlink(h->path);
-		store_one(h, "user/a", "", 50);
+		help_store_one(h, "user/a", "", 50);
 		assert_int_equal(load_code(h), 1);
 		help_sql(h, damages[i]);
 		assert_int_equal(load_code(h), -EUCLEAN);
@@ -238,7 +224,7 @@ static void test_rubbish_pages(void **state)
 	struct stat st;
 	unsigned refused = 0;
 
-	store_one(h, "user/a", "", 2000);
+	help_store_one(h, "user/a", "", 2000);
 	listing_init(&l);
 	assert_int_equal(stat(h->path, &st), 0);
 	for (off_t page = 0; page < st.st_size / 4096; page++) {
@@ -274,7 +260,7 @@ static void test_deleted_and_replaced(void **state)
 	struct store_row row;
 	char other[128];
 
-	store_one(h, "first", "", 3);
+	help_store_one(h, "first", "", 3);
 	assert_int_equal(store_readers_new(&pool, h->path, TREE), 0);
 	OK(h, store_readers_get(pool, &r, &h->err));
 	assert_true(store_reader_current(r));
@@ -283,14 +269,14 @@ static void test_deleted_and_replaced(void **state)
 	store_readers_put(pool, r, false);
 	REFUSED(h, -ENOENT, "maildexd", store_readers_get(pool, &r, &h->err));
 	/* Another file takes its place: nothing of the old one is served from then on. */
-	store_one(h, "second", "", 3);
+	help_store_one(h, "second", "", 3);
 	OK(h, store_readers_get(pool, &r, &h->err));
 	assert_int_equal(OK(h, store_reader_half(r, "first", HALF_CUR, &row, NULL, &h->err)), 0);
 	assert_int_equal(OK(h, store_reader_half(r, "second", HALF_CUR, &row, NULL, &h->err)), 1);
 	store_readers_put(pool, r, false);
 	snprintf(other, sizeof(other), "%s/other", h->dir);
 	assert_int_equal(rename(h->path, other), 0);
-	store_one(h, "third", "", 3);
+	help_store_one(h, "third", "", 3);
 	OK(h, store_readers_get(pool, &r, &h->err));
 	assert_int_equal(OK(h, store_reader_half(r, "third", HALF_CUR, &row, NULL, &h->err)), 1);
 	assert_true(store_reader_current(r));
@@ -327,7 +313,7 @@ static void test_pool_of_threads(void **state)
 	struct store_readers *pool;
 	pthread_t threads[8];
 
-	store_one(h, "a", "", 50);
+	help_store_one(h, "a", "", 50);
 	assert_int_equal(store_readers_new(&pool, h->path, NULL), 0);
 	for (size_t i = 0; i < LEN(threads); i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, use_pool, pool), 0);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "tests/unit/store_help.h"
 
-#define LEN(array) (sizeof(array) / sizeof((array)[0]))
-
 static void begin(struct help *h, struct store_writer *w)
 {
 	OK(h, store_writer_begin(w, &h->err));
