@@ -94,10 +94,11 @@ def test_newer_sees_own_changes_at_once(twin):
     for half in ("u/new", "u/cur", "u/.Sent/cur"):
         os.utime(os.path.join(twin.low, half), ns=(10**18, 10**18))
     twin.proven()
-    assert twin.run_in(twin.mnt, "find", "u", "-type", "d", "-name", "cur", "-newer", "u/dovecot-uidlist")[1] == b""
+    newer = ("find", "u", "-type", "d", "-name", "cur", "-newer", "u/dovecot-uidlist")
+    assert twin.run_in(twin.mnt, *newer)[1] == b""
     name = os.listdir(cur)[0]
     os.rename(os.path.join(cur, name), os.path.join(cur, name.split(":")[0] + ":2,T"))
-    assert twin.run_in(twin.mnt, "find", "u", "-type", "d", "-name", "cur", "-newer", "u/dovecot-uidlist")[1] == b"u/cur\n"
+    assert twin.run_in(twin.mnt, *newer)[1] == b"u/cur\n"
     twin.true()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from twin import assert_same, facts
 
-BASE = ("fio", "--name=v", "--bs=4k", "--verify=crc32c", "--verify_fatal=1", "--randseed=7", "--minimal", "--fallocate=none")
+BASE = ("fio", "--name=v", "--verify=crc32c", "--verify_fatal=1", "--randseed=7", "--minimal", "--fallocate=none")
 
 
 @pytest.mark.parametrize("where", ["u/cur", "p"])
@@ -24,7 +24,7 @@ BASE = ("fio", "--name=v", "--bs=4k", "--verify=crc32c", "--verify_fatal=1", "--
 )
 def test_random_writes_are_read_back(twin, where, engine):
     twin.fill()
-    job = (*BASE, "--filename=1700000000.M1P1.host:2,S".replace(":", "\\:"), "--size=2m", *engine)
+    job = (*BASE, "--filename=1700000000.M1P1.host:2,S".replace(":", "\\:"), "--bs=4k", "--size=2m", *engine)
     for top in (twin.plain, twin.mnt):
         code, out, err = twin.run_in(top, *job, "--rw=randwrite", "--do_verify=1", cwd=where)
         assert code == 0, out + err
@@ -41,7 +41,8 @@ def test_random_writes_are_read_back(twin, where, engine):
 @pytest.mark.parametrize("engine", ["psync", "mmap", "libaio"])
 def test_many_jobs(twin, engine):
     twin.fill()
-    job = (*BASE, "--directory=.", "--size=32m", "--numjobs=4", "--nrfiles=8", f"--ioengine={engine}", "--bsrange=512-64k")
+    job = (*BASE, "--directory=.", "--size=32m", "--numjobs=4", "--nrfiles=8", "--bsrange=512-64k")
+    job += (f"--ioengine={engine}",)
     code, out, err = twin.run_in(twin.mnt, *job, "--rw=randrw", "--do_verify=1", cwd="p")
     assert code == 0, out + err
     assert len([n for n in os.listdir(os.path.join(twin.low, "p")) if n.startswith("v.")]) == 32

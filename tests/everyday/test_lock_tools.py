@@ -90,7 +90,8 @@ def test_sqlite(twin):
         twin.run("sqlite3", "p/db", f"PRAGMA journal_mode={mode}; CREATE TABLE IF NOT EXISTS t (i INTEGER);")
         for top in (twin.plain, twin.mnt):
             inserts = ".timeout 60000\n" + "INSERT INTO t VALUES (1);\n" * 8
-            shells = [subprocess.Popen(["sqlite3", "p/db"], cwd=top, stdin=subprocess.PIPE, text=True) for _ in range(4)]
+            argv = ["sqlite3", "p/db"]
+            shells = [subprocess.Popen(argv, cwd=top, stdin=subprocess.PIPE, text=True) for _ in range(4)]
             for s in shells:
                 s.stdin.write(inserts)
                 s.stdin.close()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""mbsync (isync): two mailboxes are kept equal, one of them in the tree, the other on the disk. It keeps UIDs in the names
-(,U=n) and writes flags into them."""
+"""mbsync (isync): two mailboxes are kept equal, one of them in the tree, the other on the disk. It keeps UIDs in the
+names (,U=n) and writes flags into them."""
 
 import os
 
@@ -57,8 +57,8 @@ def near(twin, name):
 
 
 def assert_equal_sides(twin, folder=""):
-    """Both sides hold each message once, with the same flags; in both trees the same. (In each copy that it makes, mbsync
-    leaves a header with a random number: so what a message says is its subject.)"""
+    """Both sides hold each message once, with the same flags; in both trees the same. (In each copy that it makes,
+    mbsync leaves a header with a random number: so what a message says is its subject.)"""
     sides = [os.path.join(twin.plain, "u", folder), os.path.join(twin.mnt, "u", folder)]
     sides += [os.path.join(near(twin, name), folder) for name in ("plain", "mnt")]
     kept = [sorted((f, data) for _, f, data in left(side, subject)) for side in sides]
@@ -82,9 +82,8 @@ def uids(folder):
 def change(folder, seed, create):
     """Some of everything, in one side."""
     cur = os.path.join(folder, "cur")
-    for i, name in enumerate(sorted(os.listdir(cur), key=lambda n: int(n.split(".M")[1].split("P")[0]) if ".M" in n else 0)):
-        if ".M" not in name:
-            continue
+    ours = [n for n in os.listdir(cur) if ".M" in n]
+    for i, name in enumerate(sorted(ours, key=lambda n: int(n.split(".M")[1].split("P")[0]))):
         path = os.path.join(cur, name)
         if (i + seed) % 7 == 0:
             os.unlink(path)

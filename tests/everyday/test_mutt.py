@@ -94,8 +94,8 @@ ARRIVES = b"From: b@example.org\nSubject: arrives\nDate: Mon, 14 Sep 2020 12:00:
 
 
 def test_mail_that_arrives_while_it_is_open(twin):
-    """mutt sees it by the time of new/: at once where it went through the mount. From below, stats may share a reading for
-    `revalidate`; here it is waited for."""
+    """mutt sees it by the time of new/: at once where it went through the mount. From below, stats may share a reading
+    for `revalidate`; here it is waited for."""
     twin.fill(4)
     script = os.path.join(twin.m.dir, "arrive")
     for top, to in ((twin.plain, twin.plain), (twin.mnt, twin.mnt), (twin.mnt, twin.low)):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""notmuch: an index of all mail in a database beside it; it tells by a folder's mtime (whole seconds) whether to list it,
-and writes flags into the names."""
+"""notmuch: an index of all mail in a database beside it; it tells by a folder's mtime (whole seconds) whether to list
+it, and writes flags into the names."""
 
 import os
 
@@ -20,7 +20,8 @@ def notmuch(twin, request):
             with open(os.path.join(twin.m.dir, "config." + os.path.basename(top)), "w", encoding="utf-8") as f:
                 f.write(
                     f"[database]\npath={where}\nmail_root={top}\n[user]\nname=u\nprimary_email=u@example.org\n"
-                    "[new]\ntags=unread;inbox\nignore=dovecot-uidlist;p;/.*[.]notmuch.*/\n[maildir]\nsynchronize_flags=true\n"
+                    "[new]\ntags=unread;inbox\nignore=dovecot-uidlist;p;/.*[.]notmuch.*/\n"
+                    "[maildir]\nsynchronize_flags=true\n"
                 )
         script = 'NOTMUCH_CONFIG="$HOME/config.${PWD##*/}"; export NOTMUCH_CONFIG; exec notmuch "$@"'
         return twin.run("sh", "-c", script, "notmuch", *argv, **kw)

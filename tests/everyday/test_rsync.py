@@ -59,9 +59,9 @@ def test_changes_follow(twin, source):
 
 
 def test_folder_times_in_whole_seconds(twin, source):
-    """A half that was not listed since it changed shows an mtime older by less than a millisecond (rule 6). Where the time
-    to be is a whole second, or that near behind one, that is another second: rsync -a sets the folder's time once more,
-    and that is all that it does. After a listing there is nothing to do."""
+    """A half that was not listed since it changed shows an mtime older by less than a millisecond (rule 6). Where the
+    time to be is a whole second, or that near behind one, that is another second: rsync -a sets the folder's time once
+    more, and that is all that it does. After a listing there is nothing to do."""
     age(source, whole_seconds=True)
     sync = (*SYNC, source + "/", "./")
     twin.run(*sync)
@@ -86,7 +86,7 @@ def test_out_of_the_tree(twin):
 
 
 def test_a_backup_by_links(twin):
-    """--link-dest: what is unchanged becomes a hard link to the copy of yesterday, here with all copies on the mount."""
+    """--link-dest: what is unchanged becomes a hard link to the copy of yesterday; here all copies are on the mount."""
     twin.fill()
     for top in (twin.plain, twin.low):
         os.mkdir(os.path.join(top, "backup"))

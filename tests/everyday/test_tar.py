@@ -11,7 +11,7 @@ CREATE = ("tar", "--create", "--sort=name", "--xattrs", "--format=posix")
 
 
 def test_one_archive_byte_for_byte(twin):
-    """Of the mount and of the tree below it, with all that a pax header can hold (ctime too) but the time of reading."""
+    """Of the mount and of the tree below, with all that a pax header can hold (ctime too) but the time of reading."""
     twin.fill()
     twin.proven()
     argv = (*CREATE, "--pax-option=delete=atime", ".")
@@ -75,9 +75,10 @@ def test_incremental(twin):
     def change(top):
         name = sorted(os.listdir(os.path.join(top, "u", "cur")))[0]
         os.rename(os.path.join(top, "u", "cur", name), os.path.join(top, "u", "cur", name.split(":")[0] + ":2,DT"))
-        with open(os.path.join(top, "u", "tmp", "1700000000.M1P1.host"), "xb") as f:
+        tmp, new = (os.path.join(top, "u", half, "1700000000.M1P1.host") for half in ("tmp", "new"))
+        with open(tmp, "xb") as f:
             f.write(message(1))
-        os.rename(os.path.join(top, "u", "tmp", "1700000000.M1P1.host"), os.path.join(top, "u", "new", "1700000000.M1P1.host"))
+        os.rename(tmp, new)
 
     twin.each(change)
     changed = twin.each(lambda top: incremental(twin, top, "4"))
@@ -96,8 +97,8 @@ def test_incremental(twin):
 
 
 def test_incremental_after_a_new_mount(twin):
-    """A mount's device number is new each time, as an NFS mount's is: tar knows NFS's by their look, but not FUSE's, and
-    must be told."""
+    """A mount's device number is new each time, as an NFS mount's is: tar knows NFS's by their look, but not FUSE's,
+    and must be told."""
     twin.fill()
     incremental(twin, twin.mnt, "1", "--no-check-device")
     twin.m.fs_restart()

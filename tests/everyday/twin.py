@@ -136,8 +136,7 @@ class Twin:
 
     def true(self, sub="."):
         """Every number that stat tells through the mount is the lower file's; but a half that changed since it was
-        last listed in peace has an mtime that is a little older, so that this mtime goes with no other listing (rule 6).
-        """
+        last listed in peace has an mtime that is a little older, so that it goes with no other listing (rule 6)."""
         halves = set(self.halves())
         for rel in walk(os.path.join(self.low, sub)):
             rel = os.path.normpath(os.path.join(sub, rel))

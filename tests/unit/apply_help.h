@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of the applier's parts share: one folder whose halves are held, and what the hooks and the feed were told.
+ * What the tests of the applier's parts share: one folder whose halves are held, and what the hooks and the feed were
+ * told. Flow: setup/help_teardown per test.
  * Errors: the running test fails.
  */
 #ifndef MAILDEX_TESTS_APPLY_HELP_H

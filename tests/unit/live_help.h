@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of live folders share: a real Maildir, without a mount; listings of it; own changes as op_rename() makes
- * them, and foreign ones made exactly where they hurt (scan_test_hook, or between the calls of a test).
+ * What the tests of live folders share: a real Maildir, without a mount; listings of it; own changes as op_rename()
+ * makes them, and foreign ones made exactly where they hurt (scan_test_hook, or between the calls of a test).
  * Flow: setup/teardown per test. Errors: the running test fails.
  */
 #ifndef MAILDEX_TESTS_LIVE_HELP_H
@@ -42,7 +42,7 @@ static inline void run(const char *command)
 	assert_int_equal(system(line), 0);
 }
 
-static struct node *look(struct node *parent, const char *name)
+static inline struct node *look(struct node *parent, const char *name)
 {
 	int fd = node_dir_get(&fs->nodes, parent);
 	struct statx stx;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of scans share: a half in a directory of its own, short words for what happens in it, and a check of all
- * that a scan says. Flow: box_open/box_close per test. Errors: the running test fails.
+ * What the tests of scans share: a half in a directory of its own, short words for what happens in it, and a check of
+ * all that a scan says. Flow: box_open/box_close per test. Errors: the running test fails.
  */
 #ifndef MAILDEX_TESTS_SCAN_HELP_H
 #define MAILDEX_TESTS_SCAN_HELP_H
