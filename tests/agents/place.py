@@ -81,6 +81,9 @@ class Place(Maildex):
         for name in USERS:
             for half in (NEW, CUR):
                 until("a quiet folder", lambda f=f"{name}/Maildir", h=half: self._quiet(f, h))
+        # A scrub finds mail by itself: one begins soon after the start, the next one hours later.
+        with self.client() as c:
+            until("the first scrub", lambda: int(c.status()["scrub.done"]) >= 1)
         return self
 
     def _quiet(self, folder, half):
@@ -95,7 +98,7 @@ class Place(Maildex):
     def heard(self, name):
         """Deliveries to that account are made known in this block, by the message's name or as "look there"."""
         with self.client(role=ROLE_FS) as feed:
-            before = self.disk(f"{name}/Maildir", NEW)
+            before, listings = self.disk(f"{name}/Maildir", NEW), self._listings()
             yield
             arrived = self.disk(f"{name}/Maildir", NEW).keys() - before.keys()
             assert arrived, "nothing was delivered"
@@ -108,6 +111,11 @@ class Place(Maildex):
                         arrived.clear()
                     elif kind == ADD:
                         arrived.discard(message)
+            assert self._listings() == listings, "maildexd found it by itself"
+
+    def _listings(self):
+        with self.client() as c:
+            return c.status()["lower.listings"]
 
     @contextlib.contextmanager
     def stopped(self):
