@@ -108,10 +108,10 @@ def test_below_with_inotify(agent):
         p.start()
         p.fs_start()
         with agent(p, p.root) as a:
+            p.settled()
             with p.client() as c:
                 until("the folders to be watched", lambda: c.status()["inotify.state"] == "watching")
-            p.settled()
-            with p.heard("anna"):
+            with p.heard("anna", by_name=True):
                 a.deliver(MESSAGES["small"], "anna")
             p.same("anna/Maildir/new")
 
