@@ -3,10 +3,7 @@
  * Races that this file guards against:
  * - The kernel holds the directory's lock while the name is made: a worker that did it would wait for itself. So do
  *   threads of our own, which hold no lock. They know nothing of the lower tree: workers answer their walk.
- * - The mount goes, or another one comes over it, between two calls: each ring opens the mount point anew, makes sure
- *   that it is our superblock, and goes on from there without leaving it. A name is never made in another tree.
- * - umount while a ring is under way would be busy: a ring works in a detached clone of the mount, which is gone when
- *   it is closed. Only where the kernel refuses that, umount can be told to be busy for the length of a ring.
+ * - The mount goes, or another one comes over it: see ownmount.c. From there the walk doesn't leave our superblock.
  * - Somebody sees the name in an event and looks for it: only the ringing thread, known by its thread number, is told
  *   that it is there, and nothing is cached; all others are answered by the lower tree.
  * - The end of the process during a ring: closing /dev/fuse aborts its calls, so ring_stop() comes after the unmount.
@@ -20,11 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,31 +41,6 @@ static bool is_known(struct fs *fs, const struct node *half)
 	known = half->lookups > 0;
 	pthread_mutex_unlock(&fs->nodes.lock);
 	return known;
-}
-
-/* The superblock of an open file, from what the kernel has: nobody is asked. 0: it can't be told. */
-static uint64_t superblock(int fd)
-{
-	struct statx stx;
-
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) < 0)
-		return 0;
-	return makedev(stx.stx_dev_major, stx.stx_dev_minor);
-}
-
-static int open_mountpoint(struct fs *fs)
-{
-	int fd = open_tree(AT_FDCWD, fs->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
-
-	if (fd < 0) /* an unbindable mount, or a sandbox */
-		fd = open(fs->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (superblock(fd) != fs->ring.dev) {
-		close(fd);
-		return -EXDEV;
-	}
-	return fd;
 }
 
 /* Whom the half belongs to, as far as the client of the lower filesystem knows: its server isn't asked. */
@@ -116,7 +86,7 @@ static int walk_as_owner(struct fs *fs, int mnt, struct node *half)
 static int strike(struct ring_thread *t, struct node *half)
 {
 	struct ring *ring = &t->fs->ring;
-	int mnt = open_mountpoint(t->fs), dir, r;
+	int mnt = ownmount_get(&ring->mount), dir, r;
 
 	if (mnt < 0)
 		return mnt;
@@ -127,7 +97,7 @@ static int strike(struct ring_thread *t, struct node *half)
 	atomic_store(&t->made, false);
 	if (dir >= 0)
 		close(dir);
-	close(mnt);
+	ownmount_put(&ring->mount);
 	return r;
 }
 
@@ -210,6 +180,9 @@ int ring_start(struct fs *fs, struct err *e)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&ring->wake, &attr);
 	pthread_condattr_destroy(&attr);
+	r = ownmount_start(&ring->mount, fs->mountpoint, e);
+	if (r < 0)
+		return r;
 	for (unsigned i = 0; i < RING_THREADS; i++) {
 		struct ring_thread *t = &ring->threads[i];
 
@@ -227,7 +200,7 @@ void ring_stop(struct fs *fs)
 {
 	struct ring *ring = &fs->ring;
 
-	if (!ring->nthreads)
+	if (!ring->mount.started)
 		return;
 	pthread_mutex_lock(&ring->lock);
 	ring->stop = true;
@@ -236,6 +209,7 @@ void ring_stop(struct fs *fs)
 	for (unsigned i = 0; i < ring->nthreads; i++)
 		pthread_join(ring->threads[i].id, NULL);
 	ring->nthreads = 0;
+	ownmount_stop(&ring->mount);
 	turns_release(&ring->turns);
 	pthread_cond_destroy(&ring->wake);
 	pthread_mutex_destroy(&ring->lock);
@@ -243,12 +217,7 @@ void ring_stop(struct fs *fs)
 
 void ring_mounted(struct fs *fs)
 {
-	int fd = open(fs->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	atomic_store(&fs->ring.dev, superblock(fd));
-	close(fd);
+	atomic_store(&fs->ring.mounted, ownmount_mounted(&fs->ring.mount));
 }
 
 /* ---- who asks ---- */
@@ -258,7 +227,7 @@ void ring_half(struct fs *fs, struct node *half)
 	struct ring *ring = &fs->ring;
 	int r;
 
-	if (!atomic_load(&ring->dev) || !half->dir || !is_known(fs, half))
+	if (!atomic_load(&ring->mounted) || !half->dir || !is_known(fs, half))
 		return;
 	pthread_mutex_lock(&ring->lock);
 	r = turns_ask(&ring->turns, half);
@@ -345,7 +314,7 @@ void ring_event(struct fs *fs, const struct event *ev)
 {
 	struct node *half;
 
-	if (!atomic_load(&fs->ring.dev))
+	if (!atomic_load(&fs->ring.mounted))
 		return;
 	half = find_half(fs, ev);
 	if (!half)

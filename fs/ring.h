@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "fs/ownmount.h"
 #include "fs/turns.h"
 #include "lib/base/err.h"
 #include "lib/mail/event.h"
@@ -47,7 +48,8 @@ struct ring {
 	struct ring_thread threads[RING_THREADS];
 	unsigned nthreads;
 	char name[40];
-	_Atomic uint64_t dev; /* of our superblock; 0: not mounted yet */
+	struct ownmount mount;
+	_Atomic bool mounted;
 	_Atomic uint64_t own[RING_OWN_SLOTS];
 };
 

@@ -50,7 +50,7 @@ static int setup(void **state)
 	pthread_mutex_init(&fs->ring.lock, NULL);
 	pthread_cond_init(&fs->ring.wake, NULL);
 	new = look(look(look(fs->nodes.root, "u"), "M"), "new");
-	fs->ring.dev = 1;
+	fs->ring.mounted = true;
 	return 0;
 }
 
@@ -107,9 +107,9 @@ static void only_what_the_kernel_knows(void **state)
 	assert_false(asks("u/M", HALF_NEW, CHANGE_ADD, NULL, "1.x"));
 	assert_ptr_equal(look(look(look(fs->nodes.root, "u"), "M"), "new"), new);
 	node_unref(&fs->nodes, new);
-	fs->ring.dev = 0;
+	fs->ring.mounted = false;
 	assert_false(asks("u/M", HALF_NEW, CHANGE_ADD, NULL, "1.x"));
-	fs->ring.dev = 1;
+	fs->ring.mounted = true;
 }
 
 static void echoes_of_own_changes_do_not_ring(void **state)
