@@ -39,6 +39,7 @@ struct schedule {
 	/* The thread's own. */
 	struct store_row at; /* the half scrubbed last */
 	int64_t scrub_ns;    /* CLOCK_MONOTONIC: the next one */
+	int64_t scrubbed_ns; /* CLOCK_MONOTONIC: when the last one was due */
 	int64_t keep_ns;     /* CLOCK_MONOTONIC: the next time that `at` is kept */
 };
 
@@ -232,7 +233,8 @@ static void scrub(struct schedule *s)
 	uint64_t halves = 0;
 	int r = scrub_next(s, &halves);
 
-	s->scrub_ns = clock_mono_ns() + (r < 0 ? IDLE_NS : schedule_scrub_pause_ns(s->conf, halves));
+	s->scrubbed_ns = clock_mono_ns();
+	s->scrub_ns = s->scrubbed_ns + (r < 0 ? IDLE_NS : schedule_scrub_pause_ns(s->conf, halves));
 	if (r <= 0)
 		return;
 	pthread_mutex_lock(&s->lock);
@@ -240,6 +242,26 @@ static void scrub(struct schedule *s)
 	pthread_mutex_unlock(&s->lock);
 	if (rescan_add(s->pool, s->at.folder, s->at.half, RESCAN_SCRUB, 0) < 0)
 		schedule_scrubbed(s, &(struct rescan_result){.code = -ESHUTDOWN});
+}
+
+/* The pause was right for what the index held then; with more in it since, the next one is due earlier. */
+static void scrub_replan(struct schedule *s)
+{
+	struct store_reader *reader;
+	struct store_totals totals;
+	struct err e;
+	int64_t due;
+	int r = store_readers_get(s->readers, &reader, &e);
+
+	if (r < 0)
+		return;
+	r = store_reader_totals(reader, &totals, &e);
+	store_readers_put(s->readers, reader, r < 0);
+	if (r < 0 || !s->scrubbed_ns)
+		return;
+	due = s->scrubbed_ns + schedule_scrub_pause_ns(s->conf, totals.halves);
+	if (due < s->scrub_ns)
+		s->scrub_ns = due;
 }
 
 static void keep(struct schedule *s)
@@ -313,8 +335,10 @@ static void *schedule_main(void *arg)
 		}
 		if (scrub_is_due(s))
 			scrub(s);
-		if (clock_mono_ns() >= s->keep_ns)
+		if (clock_mono_ns() >= s->keep_ns) {
+			scrub_replan(s);
 			keep(s);
+		}
 	}
 	return NULL;
 }
