@@ -21,3 +21,17 @@ def maildex():
 @pytest.fixture
 def mounted(maildex):
     return maildex.fs_start()
+
+
+@pytest.fixture
+def figures(request, record_property):
+    """figures(dict): what was measured, printed at the end of the run."""
+    return lambda found: record_property("figures", f"{request.node.name}: {', '.join(f'{k} {v}' for k, v in found.items())}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    lines = [v for r in terminalreporter.stats.get("passed", []) for k, v in r.user_properties if k == "figures"]
+    if lines:
+        terminalreporter.section("measured")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -157,6 +157,9 @@ class Busy:
     def other(self):
         return self.rng.choice(self.folders)
 
+    def elsewhere(self):
+        return next(f for f in self.folders if f != self.folder)
+
     def check(self, uid, line, body=False):
         """An answer about a message of its own."""
         m = self.mine[self.folder][uid]
@@ -190,6 +193,8 @@ class Busy:
         lines = self.command(f"APPEND {target} ({' '.join(sorted(flags))}) {{}}", crlf(message(name)))
         found = APPENDUID.search(lines[-1])
         self._arrived(folder, *map(int, found.groups()), Mine(name, flags))
+        if folder == self.folder:
+            self.command("NOOP")  # Courier's session knows it from then on
 
     def _arrived(self, folder, validity, uid, m):
         self.ledger.validity_is(folder, validity)
@@ -198,8 +203,10 @@ class Busy:
         self.mine[folder][uid] = m
 
     def do_copy(self):
+        """To the other folder: of a copy into the same one, Dovecot 2.3 loses count by itself when others work there, on
+        any filesystem ("Duplicate file entry"), and Courier doesn't say what UID it has."""
         uid, m = self.any_of_mine()
-        folder = self.other()
+        folder = self.elsewhere()
         lines = self.command(f"UID COPY {uid} {server_folder(self.server, folder)}")
         self._copied(uid, folder, lines, m)
 
@@ -210,7 +217,7 @@ class Busy:
 
     def do_move(self):
         uid, m = self.any_of_mine()
-        folder = next(f for f in self.folders if f != self.folder)
+        folder = self.elsewhere()
         if b"MOVE" in self.server.capability.split():
             self._copied(uid, folder, self.command(f"UID MOVE {uid} {server_folder(self.server, folder)}"), m)
             del self.mine[self.folder][uid]

@@ -9,7 +9,7 @@ import time
 import busy
 from daemon import BUILD, WAIT_S
 from host import Maildex
-from talk import Account
+from talk import SAID_LINES, Account
 
 UID = 3000  # of the first account
 
@@ -91,9 +91,14 @@ class Crowd:
 def work(over, worker, steps=None):
     """A busy session from login to logout: until it is over, or so many steps."""
     worker.login()
-    while not over.is_set() and steps != 0:
-        worker.step()
-        steps = None if steps is None else steps - 1
+    try:
+        while not over.is_set() and steps != 0:
+            worker.step()
+            steps = None if steps is None else steps - 1
+    except AssertionError as e:
+        said = b"".join(worker.talk.said[-SAID_LINES:]) if worker.talk else b""
+        e.add_note("Said last:\n" + said.decode("utf-8", "backslashreplace"))
+        raise
     worker.logout()
 
 
