@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A real Dovecot (imap, pop3 and lmtp), unmodified, with a configuration, sockets, log and state of its own."""
 
+import contextlib
 import os
 import re
 import signal
@@ -166,14 +167,29 @@ class Dovecot:
     def _end(self):
         process, self.process = self.process, None
         if process and process.poll() is None:
-            space = self._space(process.pid)
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(WAIT_S)
-                until("the last of dovecot's processes to end", lambda: not self._left(space))
-            finally:
-                for pid in self._left(space):
-                    os.kill(pid, signal.SIGKILL)
+            with self._held(process.pid):
+                space = self._space(process.pid)
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(WAIT_S)
+                    until("the last of dovecot's processes to end", lambda: not self._left(space))
+                finally:
+                    for pid in self._left(space):
+                        os.kill(pid, signal.SIGKILL)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _held(pid):
+        """Its mount namespace is kept: the kernel gives the number of one that is gone to the next, another test's."""
+        try:
+            fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+        except OSError:
+            yield  # it ended
+            return
+        try:
+            yield
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _space(pid):
