@@ -10,6 +10,7 @@
 #include "fs/after.h"
 #include "fs/counters.h"
 #include "fs/feed.h"
+#include "fs/inval.h"
 #include "fs/live.h"
 #include "fs/locks.h"
 #include "fs/node.h"
@@ -35,6 +36,7 @@ struct fs {
 	struct locks locks;
 	struct ring ring;
 	struct fuse_session *session;
+	struct inval inval;
 	int64_t started_ns;
 	void (*ready)(struct fs *fs); /* once the mount answers */
 	struct prog *prog;

@@ -138,6 +138,7 @@ static int init_parts(struct fs *fs, struct err *e)
 	snprintf(fs->mountpoint, sizeof(fs->mountpoint), "%s", fs->conf->mount);
 	serve_init(&fs->serve, fs->conf->serve);
 	locks_init(&fs->locks);
+	inval_init(&fs->inval);
 	r = node_table_init(&fs->nodes, &fs->tree, dirfds > DIRFDS_MAX ? DIRFDS_MAX : dirfds, e);
 	if (r == 0 && live_cache_init(&fs->lives, fs->conf->cache_bytes, fs->conf->scans) < 0)
 		r = err_set(e, -ENOMEM, "out of memory");
@@ -186,6 +187,7 @@ static void release_parts(struct fs *fs)
 	node_table_release(&fs->nodes);
 	store_readers_free(fs->index);
 	locks_release(&fs->locks);
+	inval_release(&fs->inval);
 	serve_release(&fs->serve);
 }
 
@@ -209,8 +211,10 @@ static int run(struct fs *fs, int *code, struct err *e)
 			r = open_session(fs, e);
 		if (r == 0) {
 			*code = PROG_OK;
+			inval_allow(&fs->inval, true);
 			ring_mounted(fs);
 			serve_session(fs);
+			inval_allow(&fs->inval, false);
 			log_info("%s is unmounted", fs->mountpoint);
 			fuse_session_unmount(fs->session);
 		}
