@@ -57,7 +57,8 @@ class Masks:
         return re.sub(r"(/dovecot-uidvalidity\.)([0-9a-f]{8})$", self._hex, text)
 
     def _five_minutes(self, match):
-        return match[1] + "NOW" if self._now(int(match[2]) * 300 + 300) or self._now(int(match[2]) * 300) else match[0]
+        """Courier counts them, up to the end of those that run."""
+        return match[1] + "NOW" if self.started - 300 <= int(match[2]) * 300 <= time.time() + 300 else match[0]
 
     def answer(self, line):
         """Of what a server said."""
@@ -68,7 +69,7 @@ class Masks:
         text = re.sub(r"(?<=\")([ \d]\d-[A-Z][a-z]{2}-\d{4} \d\d:\d\d:\d\d [+-]\d{4})(?=\")", self._internaldate, text)
         text = re.sub(r"(UID\d+-)(\d+)", self._number, text)  # Courier's UIDL
         text = re.sub(r"(^\d+ [0-9a-f]{8})([0-9a-f]{8})", self._hex, text)  # Dovecot's UIDL
-        return re.sub(r" \(\d\.\d{3} \+ \d\.\d{3}(?: \+ \d\.\d{3})? secs\)", "", text)  # how long it took Dovecot
+        return re.sub(r" \(\d+\.\d{3}(?: \+ \d+\.\d{3})+ secs\)", "", text)  # how long it took Dovecot
 
     def _internaldate(self, match):
         at = datetime.datetime.strptime(match[1].strip(), "%d-%b-%Y %H:%M:%S %z")
