@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "fs/fs.h"
-#include "lib/base/clock.h"
 
 #define LIVE_SLOTS 4096
 #define PROBATION_SHARE 8 /* folders used once: an eighth of the cache */
@@ -427,11 +426,12 @@ int live_collect(struct live *l, struct event **collection, const struct change 
 	return *collection ? event_add(*collection, c) : -ENOMEM;
 }
 
-struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp *post)
+struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post)
 {
 	struct event *ev = l->burst_event;
 	struct fresh_context ctx;
-	struct fresh_event fe = {.windowed = true, .window = {l->burst_pre, *post}};
+	bool late = asked_ns - l->burst_last_ns > LIVE_BURST_LATE_NS;
+	struct fresh_event fe = {.windowed = !late, .window = {l->burst_pre, *post}};
 
 	fe.entries_delta = ev ? event_entries_delta(ev) : 0;
 	live_context(fs, l, &ctx);
@@ -439,7 +439,7 @@ struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp
 	live_stat_remember(l, post);
 	l->burst = false;
 	l->burst_event = NULL;
-	if (ev) {
+	if (ev && !late) {
 		ev->windowed = true;
 		ev->window = fe.window;
 	}

@@ -21,6 +21,7 @@
 #include "fs/names.h"
 #include "fs/node.h"
 #include "fs/snapshot.h"
+#include "lib/base/clock.h"
 #include "lib/base/cred.h"
 #include "lib/mail/event.h"
 #include "lib/mail/scan.h"
@@ -29,6 +30,8 @@ struct fs;
 
 /* Messages that changed while a scan was under way: looked up at its end. */
 #define LIVE_TOUCHED_MAX 256
+/* So long after a burst's last change its post stamp must have been asked for. */
+#define LIVE_BURST_LATE_NS (100 * NS_PER_MS)
 
 struct live {
 	struct node *node;
@@ -128,8 +131,10 @@ void live_set_need(struct live *l);
 void live_stat_remember(struct live *l, const struct stamp *s);
 /* Adds a change to one of the two collections. Returns 0 or negative errno (-ENOSPC: full). */
 int live_collect(struct live *l, struct event **collection, const struct change *c);
-/* Ends a burst with its post stamp. Returns its event, to be sent by feed_send(); NULL: nothing to tell. */
-struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp *post);
+/*
+ * Ends a burst with its post stamp, asked for at asked_ns (CLOCK_MONOTONIC). Asked for too late (a machine under load),
+ * it proves nothing: a silent change could hide behind the last own one, and the half is to be listed. Returns its event, to be sent by feed_send(); NULL: nothing to tell. */
+struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post);
 void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);
 
 #endif

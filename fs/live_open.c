@@ -115,6 +115,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 
 	for (;;) {
 		uint64_t gen = l->fresh.gen;
+		int64_t asked_ns = clock_mono_ns();
 		int r;
 
 		pthread_mutex_unlock(&l->lock);
@@ -131,7 +132,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 		}
 		/* This very reading is the burst's `post`, if the burst is not younger than it. */
 		if (l->burst && l->fresh.gen == gen && !*burst) {
-			*burst = live_close_burst(fs, l, &s);
+			*burst = live_close_burst(fs, l, asked_ns, &s);
 			gen = l->fresh.gen;
 		}
 		*verdict = fresh_check(&l->fresh, gen, again, &s, serverclock_now_ns(s.dev));
@@ -244,6 +245,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 			*reading = l->stat;
 		} else {
 			uint64_t gen = l->fresh.gen;
+			int64_t asked_ns = clock_mono_ns();
 
 			pthread_mutex_unlock(&l->lock);
 			counter_add(COUNT_LOWER_GETATTRS, 1);
@@ -251,7 +253,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 			pthread_mutex_lock(&l->lock);
 			if (r == 0 && l->fresh.gen == gen && !l->inflight && !l->scanning) {
 				if (l->burst)
-					burst = live_close_burst(fs, l, reading);
+					burst = live_close_burst(fs, l, asked_ns, reading);
 				live_stat_remember(l, reading);
 			}
 		}
