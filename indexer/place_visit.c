@@ -111,7 +111,8 @@ static enum watched watch_fd(struct visit *v, struct place *place, enum place_wh
 	}
 	if (r == -EEXIST && has->wd >= 0)
 		return WATCHED_STILL;
-	place_unwatch(v->places, place, what, true);
+	/* Refused, it may live all the same: the kernel would refuse the next one for it. */
+	place_unwatch(v->places, place, what, false);
 	failed(v, place, r);
 	return WATCHED_NOT;
 }
@@ -263,6 +264,17 @@ static int look_at(struct visit *v, struct place *place, struct listing *l)
 	return 0;
 }
 
+/*
+ * It is gone, and what tells whether it was removed or moved is yet to be read: that drops it. Watches that live on
+ * where it is now must be given back; of others the library complains.
+ */
+static bool event_waits(const struct place *place)
+{
+	bool watched = place->child || place->watch[PLACE_DIR].wd >= 0 || place->watch[PLACE_NEW].wd >= 0;
+
+	return watched && place->parent->watch[PLACE_DIR].wd >= 0;
+}
+
 void visit_place(struct visit *v, struct place *place)
 {
 	bool was_maildir = place->maildir;
@@ -282,7 +294,8 @@ void visit_place(struct visit *v, struct place *place)
 			place->tell |= !v->first; /* once it is one */
 		place->round = false;
 	} else if (is_gone(r) && place->parent && lower_ok(v->lower)) {
-		place_drop(v->places, place, true);
+		if (!event_waits(place))
+			place_drop(v->places, place, false);
 	} else {
 		failed(v, place, r);
 		place->round = false;

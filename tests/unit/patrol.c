@@ -17,6 +17,8 @@ struct ground {
 	ino_t watched[WATCHES]; /* by descriptor; 0: none */
 	int last;
 	size_t count, limit, asked;
+	bool refuses;    /* everything */
+	bool alive;      /* the inodes are: no watch ends by itself */
 	uid_t as;        /* whom the last one was asked for by */
 	struct buf told; /* "folder:name " each; a name of "*": LOOK */
 };
@@ -29,6 +31,8 @@ static int add(void *arg, int fd, enum place_what what, int *wd)
 	(void)what;
 	g->asked++;
 	g->as = (uid_t)setfsuid((uid_t)-1); /* changes nothing */
+	if (g->refuses)
+		return -EACCES;
 	assert_int_equal(fstat(fd, &st), 0);
 	for (int i = 0; i < WATCHES; i++)
 		if (g->watched[i] == st.st_ino)
@@ -46,7 +50,7 @@ static void unwatch(void *arg, int wd, bool gone)
 {
 	struct ground *g = arg;
 
-	(void)gone;
+	assert_false(gone && g->alive);
 	assert_int_not_equal(g->watched[wd], 0);
 	g->watched[wd] = 0;
 	g->count--;
@@ -297,6 +301,42 @@ static void unseen(void **state)
 	}
 }
 
+/* It was renamed, and is looked at before the event is read. */
+static void moved_unread(void **state)
+{
+	struct ground *g = *state;
+
+	help_maildir(g->help, "u");
+	help_maildir(g->help, "u/.Sub");
+	steps(g);
+	g->alive = true;
+	help_rename(g->help, "u", "v");
+	visit(g, "u", false);
+	place_drop(&g->places, find(g, "u"), false); /* the event */
+	visit(g, "", false);
+	assert_string_equal(watched(g, "v"), "dn");
+	assert_string_equal(watched(g, "v/.Sub"), "n");
+	assert_int_equal(g->places.unwatched, 0);
+	g->alive = false;
+}
+
+/* May not be looked at for a while, as with chmod 0: the watches that it has are given up, and come back. */
+static void refused(void **state)
+{
+	struct ground *g = *state;
+
+	help_maildir(g->help, "u");
+	steps(g);
+	g->alive = true;
+	g->refuses = true;
+	visit(g, "u", false);
+	assert_string_equal(watched(g, "u"), "");
+	g->refuses = false;
+	visit(g, "u", false);
+	assert_string_equal(watched(g, "u"), "dn");
+	g->alive = false;
+}
+
 /* After an overflow every folder that was watched is told of, and only then. */
 static void again(void **state)
 {
@@ -397,7 +437,7 @@ static void away(void **state)
 	assert_non_null(find(g, "u"));
 	assert_int_equal(rename(elsewhere, root), 0);
 	assert_int_equal(lower_check(&g->help->lower), 0);
-	visit(g, "u", false);
+	visit(g, "", false);
 	assert_null(find(g, "u"));
 }
 
@@ -429,6 +469,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(arrived_before, setup, teardown),
 		cmocka_unit_test_setup_teardown(subfolder_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(unseen, setup, teardown),
+		cmocka_unit_test_setup_teardown(moved_unread, setup, teardown),
+		cmocka_unit_test_setup_teardown(refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(again, setup, teardown),
 		cmocka_unit_test_setup_teardown(limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(rate, setup, teardown),
