@@ -25,6 +25,8 @@
 
 #define APPLY_BATCH 512
 #define APPLY_FACT_MAX 65536
+/* So many renames wait at most, as anybody who may rename directories can make them faster than they are written. */
+#define APPLY_RENAMES_MAX 4096
 
 struct apply {
 	struct batch_tools tools;
@@ -36,6 +38,7 @@ struct apply {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	bool stop;
+	_Atomic size_t renames; /* that wait */
 };
 
 /* Fields tools, queue and file are set by the caller. Returns 0 or negative errno. */
@@ -50,7 +53,7 @@ bool apply_stop(struct apply *a, int64_t grace_ns, const char *key, const char *
 int apply_takeover(struct apply *a, struct takeover *t, struct err *e);
 /* Forgets a folder, or all at and below it. Returns 0 or negative errno. */
 int apply_forget(struct apply *a, const char *folder, bool below, struct err *e);
-/* A directory was renamed: its rows follow. Does not wait. */
+/* A directory was renamed: its rows follow. Does not wait; what is too much is dropped. */
 void apply_rename(struct apply *a, const char *from, const char *to);
 /* Reads a fact into out[APPLY_FACT_MAX]. Returns 1, 0 (there is none) or negative errno. */
 int apply_fact(struct apply *a, const char *key, char *out, struct err *e);

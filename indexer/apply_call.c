@@ -99,10 +99,11 @@ int apply_forget(struct apply *a, const char *folder, bool below, struct err *e)
 
 /*
  * A rename waits for nobody. It runs before the events of its batch: those of the new path find their rows. Events of the
- * old path that still waited find none, and the folder is listed once; so does what is lost here without memory.
+ * old path that still waited find none, and the folder is listed once; so does what is lost here without memory or because too much waits.
  */
 struct rename {
 	struct queue_call call; /* first */
+	struct apply *apply;
 	const char *to;
 	char from[]; /* both */
 };
@@ -122,23 +123,31 @@ static int run_rename(struct queue_call *call, void *batch, struct err *e)
 
 static void rename_done(struct queue_call *call, int result, const struct err *e)
 {
+	struct rename *rn = (struct rename *)call;
+
 	(void)result;
 	(void)e; /* logged with the batch */
-	free(call);
+	rn->apply->renames--;
+	free(rn);
 }
 
 void apply_rename(struct apply *a, const char *from, const char *to)
 {
 	size_t from_size = strlen(from) + 1, to_size = strlen(to) + 1;
-	struct rename *rn = malloc(sizeof(*rn) + from_size + to_size);
+	struct rename *rn;
 
+	if (a->renames >= APPLY_RENAMES_MAX)
+		return;
+	rn = malloc(sizeof(*rn) + from_size + to_size);
 	if (!rn)
 		return;
+	rn->apply = a;
 	rn->call = (struct queue_call){.run = run_rename, .done = rename_done};
 	rn->to = memcpy(rn->from + from_size, to, to_size);
 	memcpy(rn->from, from, from_size);
+	a->renames++;
 	if (queue_call(a->queue, &rn->call) < 0)
-		free(rn);
+		rename_done(&rn->call, 0, NULL);
 }
 
 static int run_fact(struct queue_call *call, void *batch, struct err *e)

@@ -49,6 +49,8 @@
 /* Ends the library's wait, which has no other end: its descriptor is hidden. */
 #define WAKE SIGUSR1
 #define WAKE_EVERY_NS (10 * NS_PER_MS)
+/* A server that doesn't answer may hold it in a visit: what was received is written first then. */
+#define STOP_NS NS_PER_S
 /* The library keeps about 300 bytes of each. */
 #define DEAD_MAX 10000
 /* "/proc", twice 32, "/self/fd/" and a number. */
@@ -358,23 +360,25 @@ static int inotify_start(struct source *source, const struct source_sink *sink, 
 	return r == 0 ? 0 : err_set(e, -r, "cannot start a thread: %s", strerror(r));
 }
 
-static void inotify_stop(struct source *source)
+static void end_thread(struct source_inotify *s, int64_t until_ns)
 {
-	struct source_inotify *s = (struct source_inotify *)source;
-	struct timespec ts;
-	int64_t until;
-
-	if (!s->started)
-		return;
 	s->stop = true;
 	/* It may be about to wait in the library, so once may not do. */
-	do {
+	while (s->started && clock_mono_ns() < until_ns) {
+		int64_t wake_ns = clock_real_ns() + WAKE_EVERY_NS;
+		struct timespec ts = {.tv_sec = wake_ns / NS_PER_S, .tv_nsec = wake_ns % NS_PER_S};
+
 		pthread_kill(s->thread, WAKE);
-		until = clock_real_ns() + WAKE_EVERY_NS;
-		ts = (struct timespec){.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
-	} while (pthread_timedjoin_np(s->thread, NULL, &ts) == ETIMEDOUT);
-	s->started = false;
-	inotifytools_cleanup();
+		if (pthread_timedjoin_np(s->thread, NULL, &ts) == ETIMEDOUT)
+			continue;
+		s->started = false;
+		inotifytools_cleanup();
+	}
+}
+
+static void inotify_stop(struct source *source)
+{
+	end_thread((struct source_inotify *)source, clock_mono_ns() + STOP_NS);
 }
 
 static void inotify_status(struct source *source, struct buf *out)
@@ -418,6 +422,7 @@ void source_inotify_free(struct source *source)
 
 	if (!s)
 		return;
+	end_thread(s, INT64_MAX);
 	places_release(&s->places);
 	free(s);
 }

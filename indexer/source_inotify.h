@@ -10,7 +10,7 @@
  * opened, as without it.
  * Ownership: borrows. Threads: its own does everything, as libinotifytools has one global state; status from the main
  * thread. One at a time in a process. Errors: start() only for want of a thread; what is wrong otherwise is logged, told
- * by status, and tried again.
+ * by status, and tried again. stop() waits a second at most; what goes on longer ends before _free() returns.
  */
 #ifndef MAILDEX_INDEXER_SOURCE_INOTIFY_H
 #define MAILDEX_INDEXER_SOURCE_INOTIFY_H

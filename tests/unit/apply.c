@@ -161,6 +161,33 @@ static void renamed_rows_follow(void **state)
 	assert_true(help_row(h, "bob", HALF_CUR, &row, NULL));
 }
 
+/* While the applier can't write, they do not pile up. */
+static void renames_are_bounded(void **state)
+{
+	struct apply idle = {.queue = queue_new(QUEUE_LIMIT)};
+	struct queue_batch batch;
+	size_t n = 0;
+
+	(void)state;
+	for (int i = 0; i < APPLY_RENAMES_MAX + 10; i++)
+		apply_rename(&idle, "alice", "bob");
+	assert_int_equal(idle.renames, APPLY_RENAMES_MAX);
+	assert_int_equal(queue_take(idle.queue, 1, 0, &batch), 1);
+	while (batch.calls) {
+		struct queue_call *c = batch.calls;
+
+		batch.calls = c->next;
+		c->done(c, 0, NULL);
+		n++;
+	}
+	assert_int_equal(n, APPLY_RENAMES_MAX);
+	assert_int_equal(idle.renames, 0);
+	queue_close(idle.queue);
+	apply_rename(&idle, "alice", "bob");
+	assert_int_equal(idle.renames, 0);
+	queue_free(idle.queue);
+}
+
 static void facts(void **state)
 {
 	struct help *h = *state;
@@ -177,13 +204,10 @@ static void facts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(gap_needs_what_is_on_trust),
-		T(batch_that_cannot_be_written),
-		T(damage_found_inside_a_batch),
-		T(index_deleted),
-		T(stop_applies_what_waits),
-		T(renamed_rows_follow),
-		T(facts),
+		T(gap_needs_what_is_on_trust),  T(batch_that_cannot_be_written),
+		T(damage_found_inside_a_batch), T(index_deleted),
+		T(stop_applies_what_waits),     T(renamed_rows_follow),
+		T(renames_are_bounded),         T(facts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
