@@ -365,22 +365,33 @@ int node_path(struct node_table *t, struct node *n, char *out, size_t size)
 	return r;
 }
 
+static void name_removed(struct node_table *t, struct node *parent, const char *name)
+{
+	struct node_name *nn = name_find(t, parent, name);
+	struct node *n;
+
+	if (!nn)
+		return;
+	n = nn->node;
+	parent->dir->renames++;
+	n->refs++;
+	name_free(t, nn);
+	n->refs--;
+	node_put(t, n);
+}
+
 void node_name_removed(struct node_table *t, struct node *parent, const char *name)
 {
-	struct node_name *nn;
-
 	pthread_mutex_lock(&t->lock);
-	nn = name_find(t, parent, name);
-	if (nn) {
-		struct node *n = nn->node;
+	name_removed(t, parent, name);
+	pthread_mutex_unlock(&t->lock);
+}
 
-		parent->dir->renames++;
-
-		n->refs++;
-		name_free(t, nn);
-		n->refs--;
-		node_put(t, n);
-	}
+void node_name_missing(struct node_table *t, struct node *parent, const char *name, uint64_t renames)
+{
+	pthread_mutex_lock(&t->lock);
+	if (parent->dir->renames == renames)
+		name_removed(t, parent, name);
 	pthread_mutex_unlock(&t->lock);
 }
 

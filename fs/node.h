@@ -127,6 +127,8 @@ int node_path(struct node_table *t, struct node *n, char *out, size_t size);
 
 /* Our own changes of names, after they succeeded below. Each counts in the `renames` of the directories. */
 void node_name_removed(struct node_table *t, struct node *parent, const char *name);
+/* It was not found; believed if `renames` is still what it was before the look. */
+void node_name_missing(struct node_table *t, struct node *parent, const char *name, uint64_t renames);
 void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new,
 		  bool exchange);
 /* The child known under this name, or NULL; referenced (node_unref()). */

@@ -149,12 +149,12 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	struct fs *fs = ops_fs(req);
 	struct statx stx;
 	struct node *n;
+	uint64_t before;
 	int r;
 
 	*e = (struct fuse_entry_param){0};
 	for (int i = 0;; i++) {
-		uint64_t before = parent->dir->renames;
-
+		before = parent->dir->renames;
 		n = entry_node(req, parent, dirfd, name, &stx, &r);
 		if (parent->dir->renames == before || i == ENTRY_TRIES)
 			break;
@@ -162,7 +162,7 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 			node_forget(&fs->nodes, n, 1);
 	}
 	if (r == -ENOENT)
-		node_name_removed(&fs->nodes, parent, name);
+		node_name_missing(&fs->nodes, parent, name, before);
 	if (!n)
 		return r;
 	e->ino = n == fs->nodes.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
