@@ -357,13 +357,13 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	rename_effect(&from, name, &to, newname, exchange, &fx);
 	CALLER_RUN(req, r, renameat2(from.dirfd, name, to.dirfd, newname, flags));
 	r = r < 0 ? -errno : 0;
-	if (r == 0 && fx.is_dir)
-		folders_renamed(&from, name, &to, newname, exchange);
 	own_end(from.fs, &from.own, r, fx.from, fx.nfrom);
 	if (!same)
 		own_end(from.fs, &to.own, r, fx.to, fx.nto);
 	if (r == 0)
 		node_renamed(&from.fs->nodes, from.dir, name, to.dir, newname, exchange);
+	if (r == 0 && fx.is_dir) /* last: until now somebody who stands in it opened it under its old path */
+		folders_renamed(&from, name, &to, newname, exchange);
 	fuse_reply_err(req, -r);
 	if (!same)
 		in_end(&to);
