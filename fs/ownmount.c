@@ -61,14 +61,15 @@ static void *closer_main(void *arg)
 			continue;
 		}
 		wait_keep(m);
-		m->closing = true;
-		pthread_cond_broadcast(&m->moved);
-		while (m->users)
-			pthread_cond_wait(&m->moved, &m->lock);
-		fd = m->fd;
+		m->old = m->fd;
+		m->old_users = m->users;
 		m->fd = -1;
-		m->closing = false;
+		m->users = 0;
 		pthread_cond_broadcast(&m->moved);
+		while (m->old_users)
+			pthread_cond_wait(&m->moved, &m->lock);
+		fd = m->old;
+		m->old = -1;
 		pthread_mutex_unlock(&m->lock);
 		close(fd);
 		pthread_mutex_lock(&m->lock);
@@ -82,7 +83,7 @@ int ownmount_start(struct ownmount *m, const char *path, struct err *e)
 	pthread_condattr_t attr;
 	int r;
 
-	*m = (struct ownmount){.path = path, .fd = -1};
+	*m = (struct ownmount){.path = path, .fd = -1, .old = -1};
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -128,8 +129,6 @@ int ownmount_get(struct ownmount *m)
 	int r;
 
 	pthread_mutex_lock(&m->lock);
-	while (m->closing)
-		pthread_cond_wait(&m->moved, &m->lock);
 	r = m->fd >= 0 ? m->fd : open_clone(m);
 	if (r >= 0) {
 		if (m->fd < 0) {
@@ -143,10 +142,10 @@ int ownmount_get(struct ownmount *m)
 	return r;
 }
 
-void ownmount_put(struct ownmount *m)
+void ownmount_put(struct ownmount *m, int fd)
 {
 	pthread_mutex_lock(&m->lock);
-	if (--m->users == 0)
+	if (--*(fd == m->old ? &m->old_users : &m->users) == 0)
 		pthread_cond_broadcast(&m->moved);
 	pthread_mutex_unlock(&m->lock);
 }

@@ -5,7 +5,8 @@
  * umount would say "busy" while a descriptor of ours stands in the mount; so what is held is a detached clone of it,
  * which umount doesn't count, but which keeps the filesystem alive: for OWNMOUNT_KEEP_NS at most. To close it can take
  * long (the kernel waits for all processors, which on a busy machine was seen to take a minute), so a thread does
- * nothing but that, and nobody waits for it.
+ * nothing but that, and nobody waits for it; nor for a ring that the lower server holds up: who comes after it gets
+ * another clone.
  *
  * Flow: ownmount_start(), ownmount_mounted() once the mount is there; ownmount_get(), calls relative to the descriptor,
  * ownmount_put(); ownmount_stop() when nobody has got it any more.
@@ -32,7 +33,8 @@ struct ownmount {
 	int fd;              /* or -1 */
 	unsigned users;
 	int64_t since_ns; /* CLOCK_MONOTONIC */
-	bool closing;     /* whoever comes now waits for the next */
+	int old;          /* its time is over; closed when nobody uses it. Or -1 */
+	unsigned old_users;
 	bool stop, started;
 };
 
@@ -42,6 +44,6 @@ void ownmount_stop(struct ownmount *m);
 bool ownmount_mounted(struct ownmount *m);
 /* Returns a descriptor of the mount's root, until ownmount_put(), or negative errno. */
 int ownmount_get(struct ownmount *m);
-void ownmount_put(struct ownmount *m);
+void ownmount_put(struct ownmount *m, int fd);
 
 #endif

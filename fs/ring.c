@@ -97,7 +97,7 @@ static int strike(struct ring_thread *t, struct node *half)
 	atomic_store(&t->made, false);
 	if (dir >= 0)
 		close(dir);
-	ownmount_put(&ring->mount);
+	ownmount_put(&ring->mount, mnt);
 	return r;
 }
 

@@ -46,7 +46,7 @@ static void await_closed(void)
 
 	while (!closed && clock_mono_ns() < end) {
 		pthread_mutex_lock(&mount.lock);
-		closed = mount.fd < 0 && !mount.closing;
+		closed = mount.fd < 0 && mount.old < 0;
 		pthread_mutex_unlock(&mount.lock);
 		nanosleep(&pause, NULL);
 	}
@@ -67,10 +67,10 @@ static void leads_to_the_mount(void **state)
 	assert_int_equal(stat(top, &own), 0);
 	assert_int_equal(st.st_ino, own.st_ino);
 	assert_int_equal(st.st_dev, own.st_dev);
-	ownmount_put(&mount);
+	ownmount_put(&mount, fd);
 }
 
-/* Users share one, and it stays as long as one has it. */
+/* Users share one, and it stays as long as one has it; who comes when its time is over doesn't wait for that. */
 static void is_held_for_a_moment(void **state)
 {
 	struct stat st;
@@ -82,17 +82,21 @@ static void is_held_for_a_moment(void **state)
 	b = ownmount_get(&mount);
 	assert_true(a >= 0);
 	assert_int_equal(a, b);
-	ownmount_put(&mount);
+	ownmount_put(&mount, a);
 	pthread_mutex_lock(&mount.lock);
-	while (!mount.closing)
+	while (mount.old < 0)
 		pthread_cond_wait(&mount.moved, &mount.lock);
 	pthread_mutex_unlock(&mount.lock);
+	a = ownmount_get(&mount);
+	assert_true(a >= 0);
+	assert_int_not_equal(a, b);
+	ownmount_put(&mount, a);
 	assert_int_equal(fstat(b, &st), 0);
-	ownmount_put(&mount);
+	ownmount_put(&mount, b);
 	await_closed();
 	a = ownmount_get(&mount);
 	assert_true(a >= 0);
-	ownmount_put(&mount);
+	ownmount_put(&mount, a);
 	await_closed();
 }
 
