@@ -23,6 +23,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/growth.h"
 #include "lib/mail/folder.h"
 #include "lib/mail/tree.h"
 
@@ -72,6 +73,7 @@ struct node {
 	unsigned handles;                   /* open lower descriptors */
 	unsigned closing;                   /* of these, FLUSHed: a RELEASE is under way */
 	int64_t shown_mtime_ns, shown_size; /* at the last open: may the page cache stay? */
+	struct growth growth;
 };
 
 /* An open file. */

@@ -19,6 +19,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct fuse_entry_param e;
 	int dirfd, r;
 
+	growth_seen(fuse_req_ctx(req)->pid);
 	if (ring_lookup(req, name))
 		return;
 	dirfd = node_dir_get(&fs->nodes, dir);
@@ -51,50 +52,63 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 	fuse_reply_none(req);
 }
 
-/* The node's attributes now, wherever it can be reached. */
-static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct stat *st, double *timeout_s)
+/* What is below now, wherever the node can be reached. */
+static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct statx *stx)
 {
 	struct fs *fs = ops_fs(req);
 	struct node_at at;
-	struct statx stx;
 	int fd, r;
 
-	*st = (struct stat){0};
-	*timeout_s = 0;
-	if (fi && !n->dir) {
-		r = ops_statx(req, ops_handle(fi)->fd, "", &stx);
-		return r < 0 ? r : ops_attr(fs, n, &stx, st, timeout_s);
-	}
+	if (fi && !n->dir)
+		return ops_statx(req, ops_handle(fi)->fd, "", stx);
 	if (n->dir) {
 		fd = node_dir_get(&fs->nodes, n);
 		if (fd < 0)
 			return fd;
-		r = ops_statx(req, fd, "", &stx);
-		if (r == 0)
-			r = ops_attr(fs, n, &stx, st, timeout_s);
+		r = ops_statx(req, fd, "", stx);
 		node_dir_put(&fs->nodes, n);
 		return r;
 	}
 	r = node_at(&fs->nodes, n, &at);
 	if (r == 0) {
-		r = ops_statx(req, at.dirfd, at.name, &stx);
+		r = ops_statx(req, at.dirfd, at.name, stx);
 		node_at_end(&fs->nodes, &at);
-		if (r == 0 && stx.stx_ino == n->ino)
-			return ops_attr(fs, n, &stx, st, timeout_s);
+		if (r == 0 && stx->stx_ino == n->ino)
+			return 0;
 	}
 	fd = r < 0 ? ops_open_instead(fs, n, r) : node_any_fd(&fs->nodes, n);
 	if (fd < 0)
 		return fd;
-	r = ops_statx(req, fd, "", &stx);
+	r = ops_statx(req, fd, "", stx);
 	close(fd);
-	return r < 0 ? r : ops_attr(fs, n, &stx, st, timeout_s);
+	return r;
+}
+
+/* The node's attributes now; its size is one that the kernel knows. */
+static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct stat *st, double *timeout_s)
+{
+	struct growth_asked asked;
+	struct statx stx;
+	int r;
+
+	*st = (struct stat){0};
+	*timeout_s = 0;
+	if (S_ISREG(n->type))
+		asked = growth_await(&n->growth, fuse_req_ctx(req)->pid);
+	r = lower_now(req, n, fi, &stx);
+	if (r == 0 && S_ISREG(n->type))
+		stx.stx_size = (uint64_t)growth_size(&n->growth, &asked, (int64_t)stx.stx_size);
+	return r < 0 ? r : ops_attr(ops_fs(req), n, &stx, st, timeout_s);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct stat st;
 	double timeout_s;
-	int r = attr_now(req, ops_node(req, ino), fi, &st, &timeout_s);
+	int r;
+
+	growth_seen(fuse_req_ctx(req)->pid);
+	r = attr_now(req, ops_node(req, ino), fi, &st, &timeout_s);
 
 	if (r < 0)
 		fuse_reply_err(req, -r);

@@ -105,6 +105,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct change c;
 	int fd, r;
 
+	growth_seen(fuse_req_ctx(req)->pid);
 	if (!in_begin(&in, req, parent))
 		return;
 	CALLER_RUN(req, fd, openat(in.dirfd, name, (fi->flags & ~O_DIRECT) | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode));
@@ -186,6 +187,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct change c;
 	int r;
 
+	growth_seen(fuse_req_ctx(req)->pid);
 	if (ring_unlink(req, name))
 		return;
 	node_await_close(&ops_fs(req)->nodes, ops_node(req, parent), name);
@@ -344,6 +346,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	struct op_in from, to;
 	int r;
 
+	growth_seen(fuse_req_ctx(req)->pid);
 	if (!exchange)
 		node_await_close(&ops_fs(req)->nodes, ops_node(req, newparent), newname);
 	if (!in_begin(&from, req, parent))

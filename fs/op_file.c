@@ -24,6 +24,7 @@ int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct f
 		return -ENOMEM;
 	}
 	h->fd = fd;
+	growth_told(&n->growth, st.st_size);
 	/*
 	 * A message never changes, so the pages of an earlier open are good; all other files keep close-to-open. The
 	 * same inode with other contents (its number was used again) is not the same message.
@@ -99,6 +100,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	ssize_t n;
 
 	(void)ino;
+	growth_seen(fuse_req_ctx(req)->pid);
 	if (!data) {
 		fuse_reply_err(req, ENOMEM);
 		return;
@@ -116,13 +118,20 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off, struct fuse_file_info *fi)
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(bufv));
+	struct growth *growth = &ops_node(req, ino)->growth;
+	pid_t writer = fuse_req_ctx(req)->pid;
+	int64_t end = off + (int64_t)fuse_buf_size(bufv);
+	bool grows;
 	ssize_t n;
 
-	(void)ino;
+	growth_seen(writer);
+	grows = growth_began(growth, end);
 	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	out.buf[0].fd = ops_handle(fi)->fd;
 	out.buf[0].pos = off;
 	n = fuse_buf_copy(&out, bufv, FUSE_BUF_NO_SPLICE);
+	if (grows)
+		growth_ended(growth, writer, n < 0 ? -1 : off + n);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else
@@ -136,6 +145,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct handle *h = ops_handle(fi);
 	int fd, r = 0;
 
+	growth_seen(fuse_req_ctx(req)->pid);
 	locks_flush(&fs->locks, n->dev, n->ino, fi->lock_owner);
 	/* close(2) of a duplicate reports what the filesystem could not write (NFS, quotas). */
 	fd = (fi->flags & O_ACCMODE) == O_RDONLY ? -1 : fcntl(h->fd, F_DUPFD_CLOEXEC, 0);
@@ -157,13 +167,23 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	int fd = ops_handle(fi)->fd;
 
 	(void)ino;
+	growth_seen(fuse_req_ctx(req)->pid);
 	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) < 0 ? errno : 0);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
-	(void)ino;
-	fuse_reply_err(req, fallocate(ops_handle(fi)->fd, mode, off, len) < 0 ? errno : 0);
+	struct growth *growth = &ops_node(req, ino)->growth;
+	pid_t writer = fuse_req_ctx(req)->pid;
+	bool grows;
+	int r;
+
+	growth_seen(writer);
+	grows = growth_began(growth, off + len);
+	r = fallocate(ops_handle(fi)->fd, mode, off, len) < 0 ? errno : 0;
+	if (grows)
+		growth_ended(growth, writer, r ? -1 : off + len);
+	fuse_reply_err(req, r);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)

@@ -173,6 +173,7 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 				 .lock = *lock};
 
 	atomic_store(&r.handle->locked, true);
+	growth_seen(fuse_req_ctx(req)->pid);
 	request_lock(&r, sleep);
 }
 
@@ -181,5 +182,6 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 	struct lock_request r = {
 		.req = req, .node = ops_node(req, ino), .handle = ops_handle(fi), .flock_op = op & ~LOCK_NB};
 
+	growth_seen(fuse_req_ctx(req)->pid);
 	request_lock(&r, !(op & LOCK_NB));
 }
