@@ -133,7 +133,9 @@ void live_stat_remember(struct live *l, const struct stamp *s);
 int live_collect(struct live *l, struct event **collection, const struct change *c);
 /*
  * Ends a burst with its post stamp, asked for at asked_ns (CLOCK_MONOTONIC). Asked for too late (a machine under load),
- * it proves nothing: a silent change could hide behind the last own one, and the half is to be listed. Returns its event, to be sent by feed_send(); NULL: nothing to tell. */
+ * it proves nothing: a silent change could hide behind the last own one, and the half is to be listed. Returns its
+ * event, to be sent by feed_send(); NULL: nothing to tell.
+ */
 struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post);
 void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);
 

@@ -6,7 +6,8 @@
  * Flow: locks_get()/locks_set() per request; locks_flush() when an owner closes a handle of the inode (POSIX drops its
  * locks then); locks_released() when a handle is gone: what is still held through it are locks of its open file
  * description (F_OFD_SETLK), whose end the kernel does not tell.
- * Shapes: owner is the kernel's lock_owner: of a process, or of an open file description. Descriptors are opened read-write if the handle allows.
+ * Shapes: owner is the kernel's lock_owner: of a process, or of an open file description. Descriptors are opened
+ * read-write if the handle allows.
  * Ownership: descriptors are the table's.
  * Threads: any; nothing here waits.
  * Errors: negative errno of fcntl(2): -EAGAIN where somebody else holds it.

@@ -112,7 +112,7 @@ static void hook_renamed(void *arg, const char *to)
 {
 	struct daemon *d = arg;
 
-	schedule_renamed(d->schedule, to);
+	schedule_trusted_below(d->schedule, to);
 }
 
 static void hook_rescan(void *arg, const char *folder, enum half half)

@@ -16,23 +16,6 @@
 /* As a walk of the tree. */
 #define DEPTH_MAX 64
 
-enum { BIT_NEW = 1, BIT_CUR = 2, BIT_TMP = 4, BITS_MAILDIR = 7 };
-
-static unsigned bit_of(const char *name, size_t len)
-{
-	static const char *const words[] = {"new", "cur", "tmp"};
-
-	for (unsigned i = 0; len == 3 && i < 3; i++)
-		if (memcmp(name, words[i], 3) == 0)
-			return 1u << i;
-	return 0;
-}
-
-bool visit_is_part(const char *name, size_t len)
-{
-	return bit_of(name, len) != 0;
-}
-
 static bool may_be_dir(const struct listing_entry *entry)
 {
 	return entry->type == DT_DIR || entry->type == DT_UNKNOWN;
@@ -173,7 +156,7 @@ static int list_place(struct visit *v, struct place *place, struct listing *l, u
 	r = listing_read(fd, l, &all);
 	close(fd);
 	while (r == 0 && listing_next(l, &at, &entry))
-		*bits |= may_be_dir(&entry) ? bit_of(entry.name, entry.len) : 0;
+		*bits |= may_be_dir(&entry) ? tree_maildir_bit(entry.name, entry.len) : 0;
 	return r;
 }
 
@@ -204,9 +187,9 @@ static void meet_children(struct visit *v, struct place *place, const struct lis
 
 		if (!may_be_dir(&entry))
 			continue;
-		if (bit_of(entry.name, entry.len) && place->maildir)
+		if (tree_maildir_bit(entry.name, entry.len) && place->maildir)
 			continue;
-		if (bit_of(entry.name, entry.len) && !place->round) {
+		if (tree_maildir_bit(entry.name, entry.len) && !place->round) {
 			child = place_find(v->places, place, entry.name, entry.len);
 			if (child)
 				child->met = met;
@@ -251,14 +234,14 @@ static int look_at(struct visit *v, struct place *place, struct listing *l)
 	if (!sub)
 		watch_dir(v, place);
 	r = list_place(v, place, l, &bits);
-	if (r == 0 && sub && bits != BITS_MAILDIR) {
+	if (r == 0 && sub && bits != TREE_MAILDIR) {
 		/* Not yet: it is watched until it is one. */
 		watch_dir(v, place);
 		r = list_place(v, place, l, &bits);
 	}
 	if (r < 0)
 		return r;
-	place->maildir = bits == BITS_MAILDIR;
+	place->maildir = bits == TREE_MAILDIR;
 	if (sub && place->maildir)
 		place_unwatch(v->places, place, PLACE_DIR, false);
 	return 0;

@@ -39,8 +39,6 @@ struct visit {
 	uint64_t count;
 };
 
-/* Is it a part of a Maildir: new, cur or tmp? */
-bool visit_is_part(const char *name, size_t len);
 /* The place may be dropped by it. */
 void visit_place(struct visit *v, struct place *place);
 

@@ -119,8 +119,7 @@ void schedule_trusted(struct schedule *s, const char *folder, enum half half, in
 	add_due(s, folder, half, since_ns + schedule_confirm_ns(s->conf));
 }
 
-/* All that are on trust at and below a folder. */
-static void trusted_below(struct schedule *s, const char *below)
+void schedule_trusted_below(struct schedule *s, const char *below)
 {
 	struct store_reader *reader;
 	struct store_row row = {0};
@@ -134,11 +133,6 @@ static void trusted_below(struct schedule *s, const char *below)
 			schedule_trusted(s, row.folder, row.half, row.fresh.trust_since_ns);
 	}
 	store_readers_put(s->readers, reader, r < 0);
-}
-
-void schedule_renamed(struct schedule *s, const char *to)
-{
-	trusted_below(s, to);
 }
 
 void schedule_confirmed(void *arg, const struct rescan_result *result)
@@ -289,7 +283,7 @@ static void schedule_resume(struct schedule *s)
 		snprintf(s->at.folder, sizeof(s->at.folder), "%s", value + 2);
 	}
 	free(value);
-	trusted_below(s, "");
+	schedule_trusted_below(s, "");
 }
 
 /* Waits until something may be due. Returns false at the end. */

@@ -7,7 +7,8 @@
  * The scrub goes round by folder path; where it stands is kept in the index once a minute, so that restarts do not make
  * it begin at the same end every day.
  *
- * Flow: schedule_start(); schedule_trusted() and schedule_renamed() from the applier; schedule_confirmed(), schedule_scrubbed() from the pool.
+ * Flow: schedule_start(); schedule_trusted() and schedule_trusted_below() from the applier; schedule_confirmed() and
+ * schedule_scrubbed() from the pool.
  * Ownership: borrows. Threads: one of its own. Errors: none after the start: what could not be listed comes again.
  */
 #ifndef MAILDEX_INDEXER_SCHEDULE_H
@@ -25,8 +26,8 @@ int schedule_start(struct schedule *s, struct err *e);
 void schedule_stop(struct schedule *s);
 /* The half is on trust since then (CLOCK_REALTIME). */
 void schedule_trusted(struct schedule *s, const char *folder, enum half half, int64_t since_ns);
-/* Halves at and below this folder came by a rename: those on trust are confirmed under their new path. */
-void schedule_renamed(struct schedule *s, const char *to);
+/* Takes up those on trust at and below a folder: at the start, and after a rename, under their new path. */
+void schedule_trusted_below(struct schedule *s, const char *below);
 /* Listeners of the pool (arg: the schedule). */
 void schedule_confirmed(void *arg, const struct rescan_result *result);
 void schedule_scrubbed(void *arg, const struct rescan_result *result);

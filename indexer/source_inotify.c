@@ -195,7 +195,7 @@ static void on_directory(struct source_inotify *s, struct place *place, const st
 		if (child)
 			place_drop(&s->places, child, ev->mask & IN_DELETE);
 	}
-	if (visit_is_part(ev->name, len)) {
+	if (tree_maildir_bit(ev->name, len)) {
 		place->tell |= !place->maildir;
 		places_push(&s->places, PLACES_TODO, place, true);
 	} else if (ev->mask & (IN_CREATE | IN_MOVED_TO)) {

@@ -273,13 +273,12 @@ static void walk_failed(const struct walk *k, int error)
 		k->w->failed(k->w->arg, k->path, error);
 }
 
-/* Which of a Maildir's three directories is this? 0: none. */
-static unsigned maildir_bit(const struct listing_entry *entry)
+unsigned tree_maildir_bit(const char *name, size_t len)
 {
 	static const char *const words[] = {"new", "cur", "tmp"};
 
-	for (unsigned i = 0; entry->len == 3 && i < 3; i++)
-		if (memcmp(entry->name, words[i], 3) == 0)
+	for (unsigned i = 0; len == 3 && i < 3; i++)
+		if (memcmp(name, words[i], 3) == 0)
 			return 1u << i;
 	return 0;
 }
@@ -305,13 +304,13 @@ static bool is_maildir(int dir, const struct listing *l)
 	unsigned found = 0;
 	size_t at = 0;
 
-	while (found != 7 && listing_next(l, &at, &entry)) {
-		unsigned bit = maildir_bit(&entry);
+	while (found != TREE_MAILDIR && listing_next(l, &at, &entry)) {
+		unsigned bit = tree_maildir_bit(entry.name, entry.len);
 
 		if (bit && is_dir(dir, &entry))
 			found |= bit;
 	}
-	return found == 7;
+	return found == TREE_MAILDIR;
 }
 
 static int walk_list(int dir, struct listing *l)
@@ -382,7 +381,8 @@ static int walk_dir(struct walk *k, int dir)
 	if (maildir)
 		rc = k->w->folder(k->w->arg, k->path);
 	while (rc == 0 && listing_next(&l, &at, &entry)) {
-		if ((entry.type != DT_DIR && entry.type != DT_UNKNOWN) || (maildir && maildir_bit(&entry)))
+		if ((entry.type != DT_DIR && entry.type != DT_UNKNOWN) ||
+		    (maildir && tree_maildir_bit(entry.name, entry.len)))
 			continue;
 		rc = walk_child(k, dir, &entry);
 	}

@@ -74,5 +74,8 @@ struct tree_walker {
 	void *arg;
 };
 int tree_walk(const struct tree *t, const char *start, const struct tree_walker *w);
+/* Which of a Maildir's three directories is a name? One bit, or 0: none. All of them: TREE_MAILDIR. */
+#define TREE_MAILDIR 7u
+unsigned tree_maildir_bit(const char *name, size_t len);
 
 #endif

@@ -7,19 +7,19 @@
  * here. A message of a newer version or an unknown type is answered by WIRE_ERROR and the connection goes on.
  *
  * To maildexd (`socket`):
- *   HELLO    u8 role, str name          first message; role FS is believed only from uid 0, and is sent FEED from
- * then on
+ *   HELLO    u8 role, str name          first message; role FS is believed only from root and maildexd's own user, and
+ *                                       is sent FEED from then on
  *   EVENT    event (event_encode)       no answer unless it is refused (ERROR)
  *   NOTIFY   str path below the root    answered OK or ERROR once it is queued (folder_ref_parse tells what it means)
  *   SCAN     str folder, u8 half, pass (wire_put_pass), u8 unclear, u64 count, u64 sum, u64 bytes
- *                                       a memfd with the listing's bytes comes with it; only from uid 0
+ *                                       a memfd with the listing's bytes comes with it; only from an FS peer
  *   STATUS                              answered by STATUS with one str: lines "key value\n"
  *   REBUILD  u8 all, u32 n, n paths     answered by PROGRESS as it goes, FAILED, and END; paths are folders, their
  *                                       subtrees are meant
  *   SERVE    as below                   answered ERROR: ask maildexfs
  *   END      u8 code, str text          goodbye: everything was sent, no gap
  *   RENAME   str from, str to           a directory with Maildirs at or below it was renamed, paths below the root; no
- *                                       answer unless it is refused; only from uid 0
+ *                                       answer unless it is refused; only from an FS peer
  * To maildexfs (`socket` + ".fs"):
  *   HELLO, STATUS                       as above
  *   SERVE    u8 set, u8 mode, u32 n, n paths
