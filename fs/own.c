@@ -239,6 +239,14 @@ void own_end(struct fs *fs, struct own *own, int result, const struct change *ch
 	if (!l) {
 		if (result == 0)
 			tell(fs, own->dir, changes, nchanges);
+		/* Loaded meanwhile: with the change or without it. */
+		l = live_peek(fs, own->dir);
+		if (l) {
+			pthread_mutex_lock(&l->lock);
+			live_set_need(l);
+			pthread_mutex_unlock(&l->lock);
+			live_put(fs, l);
+		}
 		return;
 	}
 	pthread_mutex_lock(&l->lock);
