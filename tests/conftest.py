@@ -26,7 +26,11 @@ def mounted(maildex):
 @pytest.fixture
 def figures(request, record_property):
     """figures(dict): what was measured, printed at the end of the run."""
-    return lambda found: record_property("figures", f"{request.node.name}: {', '.join(f'{k} {v}' for k, v in found.items())}")
+
+    def show(found):
+        record_property("figures", f"{request.node.name}: " + ", ".join(f"{k} {v}" for k, v in found.items()))
+
+    return show
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""At the end of a load: what a fresh session sees, what is on disk and what is in the server's own database are the same,
-and nothing else than what the sessions did and what was delivered."""
+"""At the end of a load: what a fresh session sees, what is on disk and what is in the server's own database are the
+same, and nothing else than what the sessions did and what was delivered."""
 
 import collections
 import os

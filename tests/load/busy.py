@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Busy IMAP sessions that know what the right answers are. Each works on messages of its own in mailboxes that it shares
-with others, so that everything it asks has one right answer whatever the others do; and it reads what is delivered.
+"""Busy IMAP sessions that know what the right answers are. Each works on messages of its own in mailboxes that it
+shares with others, so that everything it asks has one right answer whatever the others do; and it reads what is
+delivered.
 
-Every message has a name of its own in X-Id; a copy has the name of its original. The ledger of an account is kept by all
-who work on it: which message a UID is, and what must be in each folder at the end."""
+Every message has a name of its own in X-Id; a copy has the name of its original. The ledger of an account is kept by
+all who work on it: which message a UID is, and what must be in each folder at the end."""
 
 import collections
 import dataclasses
@@ -113,11 +114,8 @@ class Busy:
             self._count(line)
         ok = lines[-1].split(b" ", 2)[1] == b"OK"
         assert ok or (refusal and refusal in lines[-1]), f"{self}: {text}: {lines[-1]}"
-        assert not any(line.upper().startswith((b"* BYE", b"* NO", b"* BAD")) for line in lines[:-1]) or text == "LOGOUT", (
-            self,
-            text,
-            lines,
-        )
+        bad = [line for line in lines[:-1] if line.upper().startswith((b"* BYE", b"* NO", b"* BAD"))]
+        assert not bad or text == "LOGOUT", f"{self}: {text}: {bad}"
         return lines if ok else None
 
     def _count(self, line):
@@ -203,8 +201,8 @@ class Busy:
         self.mine[folder][uid] = m
 
     def do_copy(self):
-        """To the other folder: of a copy into the same one, Dovecot 2.3 loses count by itself when others work there, on
-        any filesystem ("Duplicate file entry"), and Courier doesn't say what UID it has."""
+        """To the other folder: of a copy into the same one, Dovecot 2.3 loses count by itself when others work there,
+        on any filesystem ("Duplicate file entry")."""
         uid, m = self.any_of_mine()
         folder = self.elsewhere()
         lines = self.command(f"UID COPY {uid} {server_folder(self.server, folder)}")
@@ -256,9 +254,8 @@ class Busy:
         self.command("NOOP")
         if not self.exists:
             return
-        lines = self.command(
-            f"FETCH {max(1, self.exists - 9)}:{self.exists} (UID BODY.PEEK[HEADER.FIELDS (X-Id)])", refusal=GONE_MEANWHILE
-        )
+        newest = f"{max(1, self.exists - 9)}:{self.exists}"
+        lines = self.command(f"FETCH {newest} (UID BODY.PEEK[HEADER.FIELDS (X-Id)])", refusal=GONE_MEANWHILE)
         delivered = []
         for uid, line in fetched(lines or []).items():
             name = X_ID.search(line)

@@ -15,8 +15,8 @@ UID = 3000  # of the first account
 
 
 class Place(Maildex):
-    """A host with maildexd and maildexfs, and accounts with a Maildir each; their homes are on the mount. plain: without
-    any of it, to see what a server does by itself."""
+    """A host with maildexd and maildexfs, and accounts with a Maildir each; their homes are on the mount. plain:
+    without any of it, to see what a server does by itself."""
 
     def __init__(self, accounts, plain=False, **conf):
         super().__init__(**conf)

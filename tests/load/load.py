@@ -20,8 +20,8 @@ TROUBLE = re.compile(r": (warning|error): ")
 # Memory of maildexfs at the end. A live folder is its listing (live.bytes counts that, whole chunks and the table by
 # message) and a copy of what changes while a handle still reads the state before: no more than one beside it. A file
 # that the kernel knows is a node with its name: 400 bytes with what malloc adds. The rest does not grow with mailboxes:
-# `threads` workers with a buffer of 1 MB and an arena each.
-NODE_BYTES, OF_ITS_OWN_BYTES = 400, 96 << 20
+# `threads` (64) workers with a buffer of up to 1 MB each.
+NODE_BYTES, OF_ITS_OWN_BYTES = 400, 64 << 20
 
 
 class Load:
@@ -124,7 +124,8 @@ class Load:
             "own changes": "own.changes",
         }
         counts = {k: int(status["maildexfs." + v]) - int(self.before["maildexfs." + v]) for k, v in names.items()}
-        return {**counts, "live folders MB": round(live / 1e6, 2), "maildexfs MB": round(rss / 1e6, 1), "bound MB": round(bound / 1e6, 1)}
+        memory = {"live folders MB": live, "maildexfs MB": rss, "bound MB": bound}
+        return {**counts, **{k: round(v / 1e6, 1) for k, v in memory.items()}}
 
     def _files_made(self):
         """All that came by and went again: the kernel may still know the names."""
@@ -192,8 +193,9 @@ class _Old:
     """Owner of what was there before."""
 
     def __init__(self, ledger, count):
-        self.ledger, self.made, self.commands = ledger, count, 0
-        self.mine = {"INBOX": {-i: busy.Mine(f"old{i}", {"\\Seen"}) for i in range(count)}}  # UIDs are the server's matter
+        self.ledger, self.made, self.commands = ledger, 0, 0
+        # Their UIDs are the server's matter.
+        self.mine = {"INBOX": {-i: busy.Mine(f"old{i}", {"\\Seen"}) for i in range(count)}}
         ledger.seen.update(("INBOX", f"old{i}") for i in range(count))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Dovecot with its indexes on the mount, under each of its kinds of locks, and with indexes elsewhere: several sessions at
-once on one mailbox get right answers, no index is reported damaged, and no lock is waited for in vain. (What Dovecot logs
-as a warning or an error fails the test: dovecot.py.)"""
+"""Dovecot with its indexes on the mount, under each of its kinds of locks, and with indexes elsewhere: several sessions
+at once on one mailbox get right answers, no index is reported damaged, and no lock is waited for in vain. (What Dovecot
+logs as a warning or an error fails the test: dovecot.py.)"""
 
 import glob
 import os
