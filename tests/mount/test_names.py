@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A message that is renamed again and again, through the mount and below it, is reached by the name that it has: a call by
-name succeeds or says ENOENT, as below. Where others rename it all the time, ESTALE is possible, as on NFS."""
+"""A message that is renamed again and again, through the mount and below it, is reached by the name that it has: a call
+by name succeeds or says ENOENT, as below. Where others rename it all the time, ESTALE is possible, as on NFS."""
 
 import itertools
 import os
