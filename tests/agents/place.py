@@ -210,7 +210,7 @@ class Inside:
         self.keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         said = self.keeper.stdout.readline()
         assert said == b"ready\n", f"inside {group}: said {said}, exit {self.keeper.wait(WAIT_S)}"
-        self.argv = ["nsenter", f"--target={self.keeper.pid}", "--mount", "--"]
+        self.argv = ["nsenter", f"--target={self.keeper.pid}", "--mount", "--root", "--"]
         self.space = os.readlink(f"/proc/{self.keeper.pid}/ns/mnt")
         assert self.space != os.readlink("/proc/self/ns/mnt")
 

@@ -13,7 +13,7 @@ class ManyCourier(Courier):
             [*self.inside, "sh", "-c", "echo ready && exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.keeper.stdout.readline() == b"ready\n"
-        self.inside = ["nsenter", f"--mount=/proc/{self.keeper.pid}/ns/mnt"]
+        self.inside = ["nsenter", f"--target={self.keeper.pid}", "--mount", "--root"]
         return super().__enter__()
 
     def __exit__(self, *args):
