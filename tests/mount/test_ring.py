@@ -120,7 +120,7 @@ def both():
         yield m
 
 
-def quiet(m, watch, rings, folder="v"):
+def quiet(m, watch, rings, folder="v", most=None):
     """Nothing rings any more for what was done before: a ring elsewhere came, and the quiet second passed twice."""
     with Watch(m.up(folder, "new")) as other:
         m.deliver(folder, f"18000{time.monotonic_ns()}.M1P1.host")
@@ -128,7 +128,7 @@ def quiet(m, watch, rings, folder="v"):
         other.rung()
     end = time.monotonic() + 2.2
     until("two seconds", lambda: time.monotonic() > end)
-    assert len(watch.rings()) == rings, watch.events
+    assert rings <= len(watch.rings()) <= (most or rings), watch.events
 
 
 @pytest.mark.parametrize("known", ["listed", "only watched", "indexed, only watched", "served from below"])
@@ -218,7 +218,9 @@ def test_own_deliveries_that_inotify_sees_too(known):
             for i in range(5):
                 touch(m.up(f"u/tmp/1800000000.M{i}P1.host"))
                 os.rename(m.up(f"u/tmp/1800000000.M{i}P1.host"), m.up(f"u/new/1800000000.M{i}P1.host"))
-            quiet(m, w, 0)
+            # Of a half that is not in memory the echo can be heard before the own change has returned: it rings once
+            # without need. If echoes were not known as such, there would be one more, after the quiet second.
+            quiet(m, w, 0, most=0 if known == "listed" else 1)
             assert [e[0] for e in w.others()] == [IN_MOVED_TO] * 5
 
 
