@@ -6,15 +6,20 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 
 from daemon import ADD, BUILD, CUR, NEED, NEW, LOOK, ROLE_FS, WAIT_S, until
 from host import Maildex, ls
 from talk import TOP, Account
 
-HOOKS = os.path.join(TOP, "tools", "hooks")
-NOTIFY = os.path.abspath(os.path.join(BUILD, "maildex-notify"))
+# Agents deliver as the mail's owner, who may not be able to walk to this checkout: they get copies.
+SHARED = tempfile.TemporaryDirectory(prefix="maildex-agents-")
+os.chmod(SHARED.name, 0o755)
+HOOKS = shutil.copytree(os.path.join(TOP, "tools", "hooks"), os.path.join(SHARED.name, "hooks"))
+NOTIFY = shutil.copy(os.path.join(TOP, BUILD, "maildex-notify"), SHARED.name)
 USERS = {"anna": 6101, "bert": 6102}
 SENDER = "sender@example.net"
 
@@ -210,7 +215,7 @@ class Inside:
         self.keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         said = self.keeper.stdout.readline()
         assert said == b"ready\n", f"inside {group}: said {said}, exit {self.keeper.wait(WAIT_S)}"
-        self.argv = ["nsenter", f"--target={self.keeper.pid}", "--mount", "--root", "--"]
+        self.argv = ["nsenter", f"--target={self.keeper.pid}", "--mount", "--root", "--wd", "--"]
         self.space = os.readlink(f"/proc/{self.keeper.pid}/ns/mnt")
         assert self.space != os.readlink("/proc/self/ns/mnt")
 
