@@ -7,7 +7,7 @@ import re
 import subprocess
 
 from agents import Agent
-from daemon import WAIT_S, until
+from daemon import WAIT_S, logs, until
 from place import HOOKS, SENDER, run
 
 MAIN = """
@@ -111,13 +111,7 @@ class Postfix(Agent):
             self.process.wait(WAIT_S)
 
     def logged(self):
-        text = ""
-        for name in ("output", "log"):
-            path = os.path.join(self.dir, name)
-            if os.path.exists(path):
-                with open(path, encoding="utf-8", errors="replace") as f:
-                    text += f.read()
-        return text
+        return logs(self.dir)
 
     def queued(self):
         """Files of messages that it still has."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 
-from daemon import WAIT_S, until
+from daemon import WAIT_S, logs, until
 from talk import Talk
 
 INSIDE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "support", "inside")
@@ -207,13 +207,7 @@ class Dovecot:
     # -- what it says
 
     def logged(self):
-        text = ""
-        for name in ("output", "log"):
-            path = os.path.join(self.dir, name)
-            if os.path.exists(path):
-                with open(path, encoding="utf-8", errors="replace") as f:
-                    text += f.read()
-        return text
+        return logs(self.dir)
 
     def trouble(self):
         """Its warnings and errors."""

@@ -35,6 +35,17 @@ def until(what, condition):
         time.sleep(0.01)
 
 
+def logs(directory):
+    """What a server that keeps its output and its log there has said."""
+    text = ""
+    for name in ("output", "log"):
+        path = os.path.join(directory, name)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as f:
+                text += f.read()
+    return text
+
+
 def put_str(s):
     data = os.fsencode(s)
     return struct.pack("<I", len(data)) + data
