@@ -25,6 +25,7 @@
 #include "fs/fs.h"
 #include "fs/own.h"
 #include "lib/base/clock.h"
+#include "tests/unit/node_help.h"
 
 #define MESSAGES 40
 
@@ -44,15 +45,7 @@ static inline void run(const char *command)
 
 static inline struct node *look(struct node *parent, const char *name)
 {
-	int fd = node_dir_get(&fs->nodes, parent);
-	struct statx stx;
-	struct node *n;
-
-	assert_true(fd >= 0);
-	assert_int_equal(statx(fd, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &stx), 0);
-	n = node_lookup(&fs->nodes, parent, name, &stx, openat(fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC));
-	node_dir_put(&fs->nodes, parent);
-	return n;
+	return help_look(&fs->nodes, parent, name);
 }
 
 static inline int setup(void **state)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fs/fs.h"
+#include "tests/unit/node_help.h"
 
 static char top[64];
 static struct fs *fs;
@@ -21,16 +22,7 @@ static struct node *new;
 
 static struct node *look(struct node *parent, const char *name)
 {
-	int fd = node_dir_get(&fs->nodes, parent);
-	struct statx stx;
-	struct node *n;
-
-	assert_true(fd >= 0);
-	assert_int_equal(statx(fd, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &stx), 0);
-	n = node_lookup(&fs->nodes, parent, name, &stx, openat(fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC));
-	node_dir_put(&fs->nodes, parent);
-	assert_non_null(n);
-	return n;
+	return help_look(&fs->nodes, parent, name);
 }
 
 static int setup(void **state)
