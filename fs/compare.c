@@ -79,7 +79,7 @@ void compare_half(struct fs *fs, struct node *half, int dirfd, int fd, uid_t uid
 		return;
 	listing_init(&real);
 	if (live_open(fs, l, dirfd, &who) == 0) {
-		index = live_snapshot(l);
+		index = live_snapshot(l, false);
 		/* Only what stood still is compared: what is served was then what the index would have answered. */
 		same = stamp_read(fd, &s0, NULL) == 0 && listing_read(fd, &real, &all) == 0 &&
 		       stamp_read(fd, &s1, NULL) == 0 && stamp_eq(&s0, &s1);

@@ -125,6 +125,8 @@ static bool look_one(struct live *l, int dirfd, const struct change *c, bool *do
 	if (v == PLAN_LOOKUP && r == 0) {
 		n = live_now(l, c, now, PLAN_MAX);
 		v = event_plan_looked(&plan, now, n, found, nlinks);
+		if (v == PLAN_CHANGE && plan.nremove && l->inflight)
+			v = PLAN_UNCLEAR; /* renamed by ourselves just now, to a name that nobody looked up */
 	}
 	if (v == PLAN_CHANGE)
 		changed = live_apply_plan(l, &plan);

@@ -311,12 +311,12 @@ void live_cache_release(struct fs *fs)
 
 /* ---- patches, with l->lock held ---- */
 
-struct snapshot *live_snapshot(struct live *l)
+struct snapshot *live_snapshot(struct live *l, bool anyway)
 {
 	struct snapshot *s;
 
 	pthread_mutex_lock(&l->lock);
-	s = snapshot_ref(l->snapshot);
+	s = l->doubt && !anyway ? NULL : snapshot_ref(l->snapshot);
 	pthread_mutex_unlock(&l->lock);
 	return s;
 }
@@ -393,13 +393,14 @@ void live_touch(struct live *l, const struct change *c)
 	if (l->ntouched < LIVE_TOUCHED_MAX && l->touched)
 		l->touched[l->ntouched++] = *c;
 	else
-		l->need_meanwhile = true; /* it is patched, and listed again before it is served */
+		live_set_need(l);
 }
 
 void live_set_need(struct live *l)
 {
 	fresh_need(&l->fresh);
 	l->need_meanwhile = true;
+	l->doubt = l->doubt_meanwhile = true;
 	l->stat_valid = false;
 }
 

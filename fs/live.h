@@ -29,7 +29,7 @@
 struct fs;
 
 /* Messages that changed while a scan was under way: looked up at its end. */
-#define LIVE_TOUCHED_MAX 256
+#define LIVE_TOUCHED_MAX 1024
 /* So long after a burst's last change its post stamp must have been asked for. */
 #define LIVE_BURST_LATE_NS (100 * NS_PER_MS)
 
@@ -49,9 +49,10 @@ struct live {
 	struct names names;
 	uint64_t next_cookie;
 	bool served; /* somebody was given a listing */
+	bool doubt;  /* patched with what may be wrong: to be listed before anybody is given it */
 	bool scanning;
-	bool need_meanwhile; /* need was set while scanning */
-	size_t ntouched;     /* beyond LIVE_TOUCHED_MAX: too many */
+	bool need_meanwhile, doubt_meanwhile; /* set while scanning */
+	size_t ntouched;                      /* beyond LIVE_TOUCHED_MAX: too many */
 	struct change *touched;
 	unsigned inflight; /* own changes between pre and patch */
 	bool burst;        /* own changes share a window that is not closed yet */
@@ -100,8 +101,8 @@ void live_each(struct fs *fs, void (*fn)(struct fs *fs, struct live *l, void *ar
  * negative errno.
  */
 int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who);
-/* The listing now, referenced; NULL if none is loaded. */
-struct snapshot *live_snapshot(struct live *l);
+/* The listing now, referenced; NULL if none is loaded, or (but for `anyway`) if it came into doubt since live_open(). */
+struct snapshot *live_snapshot(struct live *l, bool anyway);
 /* Lists and takes the result over, whatever the check says; *repaired: the listing claimed to be right and was not. */
 int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired);
 /*

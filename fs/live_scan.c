@@ -18,8 +18,6 @@
 #include "fs/inval.h"
 #include "fs/live_private.h"
 
-#define TOUCHED_BITS 8192
-
 void live_scanning_ends(struct live *l)
 {
 	l->scanning = false;
@@ -42,91 +40,6 @@ uint64_t live_parent_ino(struct fs *fs, struct node *n)
 	return ino;
 }
 
-/*
- * The messages that were touched: a bit for each base name's hash first, so that a folder of any size is gone through
- * quickly.
- */
-struct touched {
-	const struct change *changes;
-	size_t n;
-	uint64_t bits[TOUCHED_BITS / 64];
-};
-
-static void touched_init(struct touched *t, const struct change *changes, size_t n)
-{
-	*t = (struct touched){.changes = changes, .n = n};
-	for (size_t i = 0; i < n; i++) {
-		uint64_t name = name_base_hash(changes[i].name, changes[i].len) % TOUCHED_BITS;
-		uint64_t old = name_base_hash(changes[i].old, changes[i].old_len) % TOUCHED_BITS;
-
-		t->bits[name / 64] |= 1ULL << name % 64;
-		t->bits[old / 64] |= 1ULL << old % 64;
-	}
-}
-
-static bool touched_has(const struct touched *t, const char *name, size_t len)
-{
-	uint64_t bit = name_base_hash(name, len) % TOUCHED_BITS;
-
-	if (!(t->bits[bit / 64] >> bit % 64 & 1))
-		return false;
-	for (size_t i = 0; i < t->n; i++)
-		if (name_same_base(name, len, t->changes[i].name, t->changes[i].len) ||
-		    (t->changes[i].old_len && name_same_base(name, len, t->changes[i].old, t->changes[i].old_len)))
-			return true;
-	return false;
-}
-
-static int add_if_there(int dirfd, struct listing *out, const char *name, size_t len)
-{
-	struct listing_entry e, have;
-	uint32_t nlink;
-	size_t at = 0;
-	int r;
-
-	while (listing_next(out, &at, &have))
-		if (have.len == len && memcmp(have.name, name, len) == 0)
-			return 0;
-	r = scan_lookup(dirfd, name, len, &e, &nlink);
-	counter_add(COUNT_LOWER_LOOKUPS, 1);
-	return r < 0 ? r : e.len ? listing_add(out, &e) : 0;
-}
-
-/* Messages that were touched while l was read are looked up by all names that they have or had, and win. */
-static int touched_resolve(int dirfd, struct listing *l, const struct listing *before, const struct change *changes,
-			   size_t n)
-{
-	const struct listing *sources[] = {l, before};
-	struct listing out, found;
-	struct touched touched;
-	struct listing_entry e;
-	size_t at = 0;
-	int r = 0;
-
-	touched_init(&touched, changes, n);
-	listing_init(&out);
-	listing_init(&found);
-	for (size_t i = 0; i < n && r == 0; i++) {
-		r = add_if_there(dirfd, &found, changes[i].name, changes[i].len);
-		if (r == 0 && changes[i].old_len)
-			r = add_if_there(dirfd, &found, changes[i].old, changes[i].old_len);
-	}
-	for (int s = 0; s < 2; s++)
-		for (at = 0; r == 0 && listing_next(sources[s], &at, &e);)
-			if (touched_has(&touched, e.name, e.len))
-				r = add_if_there(dirfd, &found, e.name, e.len);
-	for (at = 0; r == 0 && listing_next(l, &at, &e);)
-		if (!touched_has(&touched, e.name, e.len))
-			r = listing_add(&out, &e);
-	for (at = 0; r == 0 && listing_next(&found, &at, &e);)
-		r = listing_add(&out, &e);
-	listing_release(&found);
-	listing_release(r == 0 ? l : &out);
-	if (r == 0)
-		*l = out;
-	return r;
-}
-
 /* At most `scans` lower listings at a time on this host. */
 static void scan_slot(struct live_cache *c, bool take)
 {
@@ -147,8 +60,16 @@ static void apply_late(struct live *l, size_t from)
 	for (size_t i = from; i < l->ntouched; i++) {
 		size_t n = live_now(l, &l->touched[i], now, PLAN_MAX);
 
-		if (event_plan(&l->touched[i], true, now, n, &plan) == PLAN_CHANGE)
+		switch (event_plan(&l->touched[i], true, now, n, &plan)) {
+		case PLAN_CHANGE:
 			live_apply_plan(l, &plan);
+			break;
+		case PLAN_SAME:
+			break;
+		case PLAN_LOOKUP:
+		case PLAN_UNCLEAR:
+			l->doubt = true;
+		}
 		l->need_meanwhile = true;
 	}
 }
@@ -167,6 +88,7 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 	*repaired = claimed && changed && l->ntouched == 0 && l->snapshot;
 	snapshot_unref(l->snapshot);
 	l->snapshot = s;
+	l->doubt = l->doubt_meanwhile;
 	names_release(&l->names);
 	if (changed)
 		l->fresh.gen++;
@@ -199,7 +121,6 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, bool dro
 		counter_add(COUNT_SCANS, 1);
 		counter_add(COUNT_LOWER_LISTINGS, scan->listings);
 		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2);
-		counter_add(COUNT_LOWER_LOOKUPS, scan->lookups);
 		pthread_mutex_lock(&l->lock);
 		*resolved = l->ntouched;
 		if (l->ntouched) {
@@ -211,7 +132,8 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, bool dro
 		}
 		pthread_mutex_unlock(&l->lock);
 		if (touched)
-			r = touched_resolve(fd, &scan->listing, &before, touched, *resolved);
+			r = scan_touched(fd, &before, touched, *resolved, scan);
+		counter_add(COUNT_LOWER_LOOKUPS, scan->lookups);
 		if (r < 0)
 			scan_release(scan);
 	}
@@ -233,7 +155,7 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 	int r;
 
 	l->scanning = true;
-	l->need_meanwhile = false;
+	l->need_meanwhile = l->doubt_meanwhile = false;
 	l->ntouched = 0;
 	pthread_mutex_unlock(&l->lock);
 	scan_slot(&fs->lives, true);

@@ -23,6 +23,8 @@
 #include "fs/ops.h"
 
 #define GATHER_MAX 64
+/* Who lists a folder that is changed without a pause gets the last of so many. */
+#define DOUBTS_MAX 8
 
 struct dir_handle {
 	struct dir_handle *next, **prev;
@@ -178,7 +180,10 @@ static int rewind_live(fuse_req_t req, struct dir_handle *h)
 	return r;
 }
 
-/* The handle's listing, referenced: fixed at the first READDIR. */
+/*
+ * The handle's listing, referenced: fixed at the first READDIR. What was checked at opendir may have been patched since,
+ * by changes of one message that came in the wrong order: then it is checked again.
+ */
 static int listing_of(fuse_req_t req, off_t off, struct dir_handle *h, struct snapshot **listing)
 {
 	int r = 0;
@@ -189,8 +194,11 @@ static int listing_of(fuse_req_t req, off_t off, struct dir_handle *h, struct sn
 		snapshot_unref(h->snapshot);
 		h->snapshot = NULL;
 	}
-	if (r == 0 && !h->snapshot)
-		h->snapshot = live_snapshot(h->live);
+	for (int i = 0; r == 0 && !h->snapshot; i++) {
+		h->snapshot = live_snapshot(h->live, i == DOUBTS_MAX);
+		if (!h->snapshot)
+			r = i == DOUBTS_MAX ? -EIO : rewind_live(req, h);
+	}
 	*listing = r == 0 ? snapshot_ref(h->snapshot) : NULL;
 	pthread_mutex_unlock(&h->lock);
 	return r < 0 ? r : *listing ? 0 : -EIO;

@@ -9,6 +9,8 @@
  *   moves, such a message keeps its entry, and the half is listed again before it is served next.
  * - Two changes in one tick of the server's clock (C9), and a client that answers the second listing from its pages
  *   (C10): those pages are dropped.
+ * - A message that is renamed again while its names are looked up, one after the other: it is found under none, or
+ *   under two.
  */
 #include "lib/mail/scan.h"
 
@@ -23,6 +25,7 @@
 /* Comparing the names of one message in pairs is for the handful that it can have; a folder of "x:1", "x:2" ... is no
  * Maildir and needs no such care. */
 #define PAIRS_MAX 64
+#define TOUCHED_BITS 8192
 
 void (*scan_test_hook)(enum scan_stage stage, unsigned pass);
 
@@ -269,11 +272,10 @@ static bool find_doubles(const struct roll *r, struct known *head, bool drop)
 	return found;
 }
 
-/* Lists what one unclear message is found to be. */
-static int resolve(int dirfd, struct roll *r, struct known *head, struct scan *s)
+/* Lists what one unclear message is found to be; keep: as what it stays listed if it is found under no name, or NULL. */
+static int resolve(int dirfd, struct roll *r, struct known *head, const struct listing_entry *keep, struct scan *s)
 {
-	const struct known *newest = head;
-	bool moved = !stamp_eq(&s->last.s0, &s->last.s1), found = false;
+	bool found = false;
 	int rc = look_up_all(dirfd, r, head, s);
 
 	if (rc == 0 && find_doubles(r, head, false)) {
@@ -287,17 +289,26 @@ static int resolve(int dirfd, struct roll *r, struct known *head, struct scan *s
 			s->unclear = true;
 	}
 	for (const struct known *k = head; k && rc == 0; k = next_name(r, k)) {
-		if (k->pass > newest->pass)
-			newest = k;
 		if (k->there)
 			rc = listing_add(&s->listing, &k->entry);
 		found |= k->there;
 	}
-	if (rc == 0 && !found && moved) {
+	if (rc == 0 && !found && keep) {
 		s->unclear = true;
-		rc = listing_add(&s->listing, &newest->entry);
+		rc = listing_add(&s->listing, keep);
 	}
 	return rc;
+}
+
+/* The name of a message that was seen last. */
+static const struct listing_entry *newest(const struct roll *r, const struct known *head)
+{
+	const struct known *last = head;
+
+	for (const struct known *k = head; k; k = next_name(r, k))
+		if (k->pass > last->pass)
+			last = k;
+	return &last->entry;
 }
 
 static int list_clear(const struct roll *r, const struct known *head, struct scan *s)
@@ -311,6 +322,7 @@ static int list_clear(const struct roll *r, const struct known *head, struct sca
 /* The passes put together. */
 static int list_union(int dirfd, const struct listing *before, const struct listing *passes, struct scan *s)
 {
+	bool moved = !stamp_eq(&s->last.s0, &s->last.s1);
 	struct roll r;
 	int rc = roll_fill(&r, before, passes, s->last.number);
 
@@ -323,7 +335,8 @@ static int list_union(int dirfd, const struct listing *before, const struct list
 		if (!r.messages[at])
 			continue;
 		head = &r.known[r.messages[at] - 1];
-		rc = is_clear(&r, head, s->last.number) ? list_clear(&r, head, s) : resolve(dirfd, &r, head, s);
+		rc = is_clear(&r, head, s->last.number) ? list_clear(&r, head, s)
+							: resolve(dirfd, &r, head, moved ? newest(&r, head) : NULL, s);
 	}
 	roll_release(&r);
 	return rc;
@@ -370,4 +383,127 @@ out:
 void scan_release(struct scan *s)
 {
 	listing_release(&s->listing);
+}
+
+/*
+ * The messages that were touched: a bit for each base name's hash first, so that a folder of any size is gone through
+ * quickly.
+ */
+struct touched {
+	const struct change *changes;
+	size_t n;
+	uint64_t bits[TOUCHED_BITS / 64];
+};
+
+static void touched_init(struct touched *t, const struct change *changes, size_t n)
+{
+	*t = (struct touched){.changes = changes, .n = n};
+	for (size_t i = 0; i < n; i++) {
+		uint64_t name = name_base_hash(changes[i].name, changes[i].len) % TOUCHED_BITS;
+		uint64_t old = name_base_hash(changes[i].old, changes[i].old_len) % TOUCHED_BITS;
+
+		t->bits[name / 64] |= 1ULL << name % 64;
+		t->bits[old / 64] |= 1ULL << old % 64;
+	}
+}
+
+/* The last change that was about the message, or NULL. */
+static const struct change *touched_last(const struct touched *t, const char *name, size_t len)
+{
+	uint64_t bit = name_base_hash(name, len) % TOUCHED_BITS;
+
+	if (!(t->bits[bit / 64] >> bit % 64 & 1))
+		return NULL;
+	for (size_t i = t->n; i-- > 0;) {
+		const struct change *c = &t->changes[i];
+
+		if (name_same_base(name, len, c->name, c->len) ||
+		    (c->old_len && name_same_base(name, len, c->old, c->old_len)))
+			return c;
+	}
+	return NULL;
+}
+
+/* Splits l: what was touched goes to `touched`, the rest to `rest` (may be NULL). */
+static int touched_split(const struct touched *t, const struct listing *l, struct listing *touched,
+			 struct listing *rest)
+{
+	struct listing_entry e;
+	size_t at = 0;
+	int rc = 0;
+
+	while (rc == 0 && listing_next(l, &at, &e)) {
+		struct listing *to = touched_last(t, e.name, e.len) ? touched : rest;
+
+		rc = to ? listing_add(to, &e) : 0;
+	}
+	return rc;
+}
+
+/* All names that the changes speak of. */
+static int touched_names(const struct touched *t, struct listing *l)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < t->n; i++) {
+		const struct change *c = &t->changes[i];
+		struct listing_entry name = {.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
+		struct listing_entry old = {.ino = c->ino, .type = c->type, .len = c->old_len, .name = c->old};
+
+		rc = c->len ? listing_add(l, &name) : 0;
+		if (rc == 0 && c->old_len)
+			rc = listing_add(l, &old);
+	}
+	return rc;
+}
+
+/* As what the changes leave this message; false: they took it away, or do not say. */
+static bool touched_leave(const struct touched *t, const struct listing_entry *e, struct listing_entry *left)
+{
+	const struct change *c = touched_last(t, e->name, e->len);
+
+	if (!c || c->ino == 0 || c->kind == CHANGE_REMOVE || !name_same_base(e->name, e->len, c->name, c->len))
+		return false;
+	*left = (struct listing_entry){.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
+	return true;
+}
+
+int scan_touched(int dirfd, const struct listing *before, const struct change *changes, size_t n, struct scan *s)
+{
+	struct listing known[3], rest; /* before, read, said */
+	struct touched t;
+	struct roll r = {0};
+	int rc;
+
+	touched_init(&t, changes, n);
+	listing_init(&rest);
+	for (int i = 0; i < 3; i++)
+		listing_init(&known[i]);
+	rc = before ? touched_split(&t, before, &known[0], NULL) : 0;
+	if (rc == 0)
+		rc = touched_split(&t, &s->listing, &known[1], &rest);
+	if (rc == 0)
+		rc = touched_names(&t, &known[2]);
+	if (rc == 0)
+		rc = roll_fill(&r, &known[0], &known[1], 2);
+	if (rc == 0) {
+		struct listing read = s->listing;
+
+		s->listing = rest;
+		rest = read;
+	}
+	for (size_t at = 0; rc == 0 && at <= r.mask; at++) {
+		struct listing_entry left;
+		struct known *head;
+
+		if (!r.messages[at])
+			continue;
+		head = &r.known[r.messages[at] - 1];
+		rc = resolve(dirfd, &r, head, touched_leave(&t, &head->entry, &left) ? &left : NULL, s);
+	}
+	roll_release(&r);
+	listing_release(&rest);
+	for (int i = 0; i < 3; i++)
+		listing_release(&known[i]);
+	return rc;
 }

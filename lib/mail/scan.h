@@ -13,6 +13,7 @@
 #ifndef MAILDEX_MAIL_SCAN_H
 #define MAILDEX_MAIL_SCAN_H
 
+#include "lib/mail/event.h"
 #include "lib/mail/fresh.h"
 #include "lib/mail/listing.h"
 
@@ -30,6 +31,14 @@ struct scan {
  */
 int scan_half(int dirfd, const struct listing *before, bool drop_cache, struct scan *s);
 void scan_release(struct scan *s);
+
+/*
+ * Messages that were changed while the directory was read, oldest change first: each is looked up under every name that
+ * it has or had, and s lists what is there. One that is found under no name although its last change left it there is
+ * being renamed just now: it stays, as that change left it, and s->unclear is set. Returns 0 or negative errno (then s
+ * is still to be released).
+ */
+int scan_touched(int dirfd, const struct listing *before, const struct change *changes, size_t n, struct scan *s);
 
 /*
  * Looks one name up in the directory: *entry gets inode and type (len 0 if it is not there), *nlink the link count.

@@ -111,7 +111,7 @@ static inline struct snapshot *list(struct node *half)
 
 	assert_non_null(l);
 	assert_int_equal(live_open(fs, l, fd, &self), 0);
-	s = live_snapshot(l);
+	s = live_snapshot(l, false);
 	assert_non_null(s);
 	live_put(fs, l);
 	node_dir_put(&fs->nodes, half);
