@@ -392,15 +392,17 @@ void live_touch(struct live *l, const struct change *c)
 		l->touched = malloc(LIVE_TOUCHED_MAX * sizeof(struct change));
 	if (l->ntouched < LIVE_TOUCHED_MAX && l->touched)
 		l->touched[l->ntouched++] = *c;
-	else
+	else {
 		live_set_need(l);
+		l->doubt_meanwhile = true;
+	}
 }
 
 void live_set_need(struct live *l)
 {
 	fresh_need(&l->fresh);
 	l->need_meanwhile = true;
-	l->doubt = l->doubt_meanwhile = true;
+	l->doubt = true;
 	l->stat_valid = false;
 }
 

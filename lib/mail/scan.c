@@ -492,6 +492,7 @@ int scan_touched(int dirfd, const struct listing *before, const struct change *c
 		s->listing = rest;
 		rest = read;
 	}
+	hook(SCAN_LOOKING, s->last.number);
 	for (size_t at = 0; rc == 0 && at <= r.mask; at++) {
 		struct listing_entry left;
 		struct known *head;

@@ -53,7 +53,7 @@ int scan_lookup(int dirfd, const char *name, size_t len, struct listing_entry *e
 enum scan_stage {
 	SCAN_STAMPED, /* S0 was read, the listing was not */
 	SCAN_LISTED,  /* the listing was read, S1 was not */
-	SCAN_LOOKING, /* all passes are done, lookups begin */
+	SCAN_LOOKING, /* all passes are done, lookups begin; again before those of touched messages */
 	SCAN_LOOKED   /* a name was looked up; `pass` counts them */
 };
 extern void (*scan_test_hook)(enum scan_stage stage, unsigned pass);

@@ -81,6 +81,7 @@ class Ledger:
 class Mine:
     name: str
     flags: set
+    copied: bool = False  # or is a copy
 
 
 class Busy:
@@ -200,10 +201,21 @@ class Busy:
         assert uid not in self.mine[folder], f"{self}: UID {uid} of {folder} twice"
         self.mine[folder][uid] = m
 
+    def _to_copy(self):
+        """A copy keeps its file's name where that is free. One that comes to a folder where its name has been is to
+        Dovecot an expunged file that was moved back ("Duplicate file entry"), on any filesystem: so each message is
+        copied once, to the other folder."""
+        uncopied = [uid for uid, m in self.mine[self.folder].items() if not m.copied]
+        if not uncopied:
+            return None, None
+        uid = self.rng.choice(uncopied)
+        self.mine[self.folder][uid].copied = True
+        return uid, self.mine[self.folder][uid]
+
     def do_copy(self):
-        """To the other folder: of a copy into the same one, Dovecot 2.3 loses count by itself when others work there,
-        on any filesystem ("Duplicate file entry")."""
-        uid, m = self.any_of_mine()
+        uid, m = self._to_copy()
+        if not m:
+            return
         folder = self.elsewhere()
         lines = self.command(f"UID COPY {uid} {server_folder(self.server, folder)}")
         self._copied(uid, folder, lines, m)
@@ -211,10 +223,12 @@ class Busy:
     def _copied(self, uid, folder, lines, m):
         found = COPYUID.search(b"".join(lines))
         assert found and int(found[2]) == uid, f"{self}: UID {uid}: {lines}"
-        self._arrived(folder, int(found[1]), int(found[3]), Mine(m.name, set(m.flags)))
+        self._arrived(folder, int(found[1]), int(found[3]), Mine(m.name, set(m.flags), True))
 
     def do_move(self):
-        uid, m = self.any_of_mine()
+        uid, m = self._to_copy()
+        if not m:
+            return
         folder = self.elsewhere()
         if b"MOVE" in self.server.capability.split():
             self._copied(uid, folder, self.command(f"UID MOVE {uid} {server_folder(self.server, folder)}"), m)

@@ -135,6 +135,76 @@ static void own_change_during_a_scan_wins(void **state)
 	}
 }
 
+/* One more rename of that message: the lower call is made while its names are looked up, the patch comes later. */
+static const char *again_to;
+static enum scan_stage again_stage;
+
+static void rename_again_while_looked_up(enum scan_stage stage, unsigned pass)
+{
+	int fd;
+
+	if (stage == SCAN_LISTED && pass == 1)
+		own_rename("175.M5P1.h:2,S", "175.M5P1.h:2,FS", NULL, NULL);
+	if (stage != again_stage || (stage == SCAN_LOOKED && pass != 1))
+		return;
+	scan_test_hook = NULL;
+	fd = node_dir_get(&fs->nodes, cur);
+	assert_int_equal(renameat(fd, "175.M5P1.h:2,FS", fd, again_to), 0);
+	node_dir_put(&fs->nodes, cur);
+}
+
+/* Found under no name, or under two: it is listed under one. */
+static void renamed_again_while_looked_up(void **state)
+{
+	static const char *const to[] = {"175.M5P1.h:2,RS", "175.M5P1.h:2,S", "175.M5P1.h:2,"};
+	int fd = node_dir_get(&fs->nodes, cur);
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		for (again_stage = SCAN_LOOKING; again_stage <= SCAN_LOOKED; again_stage++) {
+			struct snapshot *s;
+			struct change c;
+			struct stat st;
+			struct own own;
+
+			settle(cur);
+			run("rm -f cur/175.* && : > cur/175.M5P1.h:2,S");
+			again_to = to[i];
+			scan_test_hook = rename_again_while_looked_up;
+			s = list(cur);
+			assert_null(scan_test_hook);
+			assert_int_equal(times(s, "175.M5P1.h:2,FS") + times(s, "175.M5P1.h:2,S") +
+						 times(s, again_to) * !!strcmp(again_to, "175.M5P1.h:2,S"),
+					 1);
+			snapshot_unref(s);
+			own_begin(fs, cur, fd, &own);
+			assert_int_equal(fstatat(fd, again_to, &st, 0), 0);
+			change_make(&c, CHANGE_RENAME, "175.M5P1.h:2,FS", again_to, st.st_ino, DT_REG);
+			own_end(fs, &own, 0, &c, 1);
+			assert_listed_right(cur);
+		}
+	node_dir_put(&fs->nodes, cur);
+}
+
+/* An own change that does not fit what is listed, between opendir and the first READDIR: not to be served. */
+static void a_patch_in_doubt_is_not_served(void **state)
+{
+	struct snapshot *s;
+	struct live *l;
+
+	(void)state;
+	settle(cur);
+	l = live_peek(fs, cur);
+	run("mv cur/171.M1P1.h:2,S cur/171.M1P1.h:2,R");
+	own_rename("171.M1P1.h:2,R", "171.M1P1.h:2,RS", NULL, NULL);
+	assert_null(live_snapshot(l, false));
+	s = live_snapshot(l, true);
+	assert_non_null(s);
+	snapshot_unref(s);
+	live_put(fs, l);
+	assert_listed_right(cur);
+}
+
 static void *list_in_thread(void *arg)
 {
 	cred_thread_start();
@@ -194,7 +264,8 @@ int main(void)
 		T(own_changes_cost_no_listing),    T(c1_silent_change_before_an_own_one),
 		T(c2_slip_is_confirmed),           T(c2_slip_in_a_window_that_ends_late),
 		T(silent_change_before_the_patch), T(own_change_of_a_message_that_moved_unseen),
-		T(own_change_during_a_scan_wins),  T(opendir_waits_for_the_patch),
+		T(own_change_during_a_scan_wins),  T(renamed_again_while_looked_up),
+		T(a_patch_in_doubt_is_not_served), T(opendir_waits_for_the_patch),
 		T(a_refusal_that_was_none),
 	};
 
