@@ -23,6 +23,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/dir_attr.h"
 #include "fs/growth.h"
 #include "lib/mail/folder.h"
 #include "lib/mail/tree.h"
@@ -50,6 +51,7 @@ struct node_dir {
 	_Atomic bool is_maildir;     /* a child is_half */
 	_Atomic bool above_maildir;  /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
+	struct dir_attr attr;
 	struct live *live;           /* not counted; guarded by the lives' lock */
 	struct turn *turn;           /* not counted; guarded by the ring's lock */
 	_Atomic uint64_t renames;    /* names in it that were changed or removed through the mount, or found gone */
