@@ -67,7 +67,7 @@ class Box:
         self.at = os.path.join(TOP, self.user)
         self.nfs = self.at if way == "plain" else os.path.join(LOWER, self.user)
         self.home = os.path.join(self.at, "u")
-        self.stack, self.told = None, {}
+        self.stack = None
         self.busy_until = 0.0  # CLOCK_MONOTONIC
 
     def __enter__(self):
@@ -78,7 +78,6 @@ class Box:
             os.mkdir(os.path.join(self.stack.dir, "run"), 0o755)
             self.stack.start_maildexd()
             self.stack.start_maildexfs()
-            self.told = self._tells()
         return self
 
     def __exit__(self, *_):
@@ -120,14 +119,15 @@ class Box:
 
     def measured(self, action):
         """Runs action(self), a login; returns its Cost and what action returned."""
+        told = self._tells() if self.stack else {}
         before = calls.read(self.nfs)
         start = time.monotonic()
         result = action(self)
         seconds = time.monotonic() - start
         ended = calls.read(self.nfs)
         after = self.at_rest()
-        told, self.told = self.told, self._tells() if self.stack else {}
-        grown = {k: v - told[k] for k, v in self.told.items() if v != told.get(k, v)}
+        now = self._tells() if self.stack else {}
+        grown = {k: v - told[k] for k, v in now.items() if v != told.get(k, v)}
         return Cost(calls.diff(before, after), calls.diff(ended, after), seconds, grown), result
 
 

@@ -5,6 +5,7 @@ A mailbox on plain NFS and its twin below maildexfs go through the same, one aft
 measured the other's changes settle and short caches end, as between any two logins of a day.
 """
 
+import contextlib
 import os
 import time
 
@@ -34,8 +35,10 @@ TITLES = {
 class Pair:
     """The two mailboxes of one server, version and size, and what is measured of them: costs[situation][way] is a list."""
 
-    def __init__(self, boxes, servers, others, server, log):
+    def __init__(self, boxes, servers, others, server, log, watch=None):
+        """log(pair, situation, way, cost) is told of each login; watch(pair, situation, way): a context of it."""
         self.boxes, self.servers, self.others, self.log = boxes, servers, others, log
+        self.watch = watch or (lambda *_: contextlib.nullcontext())
         self.server, self.protocol = server.split("-")
         self.costs, self.number, self.settled = {}, 10, False
 
@@ -56,7 +59,8 @@ class Pair:
         for way in WAYS:
             box = self.boxes[way]
             self._apart(box)
-            cost, count = box.measured(self._login)
+            with self.watch(self, situation, way):
+                cost, count = box.measured(self._login)
             counts.add(count)
             self.costs.setdefault(situation, {}).setdefault(way, []).append(cost)
             self.log(self, situation, way, cost)
