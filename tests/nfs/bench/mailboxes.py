@@ -34,18 +34,28 @@ def name(i):
     return base(i) + ":2,S"
 
 
-def message(i, length):
+def message(i):
     head = (
         f"Return-Path: <sender{i}@example.org>\r\nFrom: Sender {i} <sender{i}@example.org>\r\n"
         f"To: user@example.net\r\nSubject: message {i}\r\nMessage-ID: <{i}@example.org>\r\n"
         "Date: Tue, 14 Nov 2023 22:13:20 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n"
     ).encode()
-    return head + (b"x" * 70 + b"\r\n") * 50
+    return (head + (b"x" * 70 + b"\r\n") * 50)[: size(i) - 2] + b"\r\n"
 
 
-def exact(i):
-    length = size(i)
-    return message(i, length)[: length - 2] + b"\r\n"
+# Courier's POP3 server reads every message of a mailbox that it sees for the first time, and writes their sizes down. From
+# this size on that takes too long in an emulated machine, so what it would have written is there from the start; take it
+# away to measure a first login.
+SIZES_KNOWN = 10000
+SIZE_LIST = "courierpop3dsizelist"
+
+
+def write_sizes(path, count):
+    sizes = [size(i) + message(i).count(b"\n") for i in range(4)]
+    with open(path, "x", encoding="ascii") as f:
+        f.write(f"/3 {count + 1} {BORN}\n")
+        f.writelines(f"{name(i)} {sizes[i % 4]} {i + 1}:{BORN}:0\n" for i in range(count))
+        os.fchown(f.fileno(), VMAIL, VMAIL)
 
 
 def cell(server, count):
@@ -79,13 +89,16 @@ def fill(top):
     pool = os.open(os.path.join(top, "pool"), os.O_RDONLY)
     for i in range(POOL):
         with open(os.open(base(i), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=pool), "wb") as f:
-            f.write(exact(i))
+            f.write(message(i))
             os.fchown(f.fileno(), VMAIL, VMAIL)
     for way in WAYS:
         for version in VERSIONS:
             for server in SERVERS:
                 for count in SIZES:
-                    home(os.path.join(top, way, "v" + version, cell(server, count), "u"), count, pool)
+                    path = os.path.join(top, way, "v" + version, cell(server, count), "u")
+                    home(path, count, pool)
+                    if server == "courier-pop3" and count >= SIZES_KNOWN:
+                        write_sizes(os.path.join(path, "Maildir", SIZE_LIST), count)
         for server in LIFE_SERVERS:
             for number, count in enumerate(LIFE):
                 home(os.path.join(top, "life", f"{server}-{way}", life(number)), count, pool)

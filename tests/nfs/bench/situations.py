@@ -10,7 +10,7 @@ import os
 import time
 
 from box import as_vmail
-from mailboxes import WAYS, base, name
+from mailboxes import SIZE_LIST, WAYS, base, name
 from sessions import login
 
 # What the client's caches of attributes live at most (acregmax, acdirmax), by default.
@@ -35,12 +35,12 @@ TITLES = {
 class Pair:
     """The two mailboxes of one server, version and size, and what is measured of them: costs[situation][way] is a list."""
 
-    def __init__(self, boxes, servers, others, server, log, watch=None):
+    def __init__(self, boxes, servers, others, server, log, watch=None, full=False):
         """log(pair, situation, way, cost) is told of each login; watch(pair, situation, way): a context of it."""
         self.boxes, self.servers, self.others, self.log = boxes, servers, others, log
         self.watch = watch or (lambda *_: contextlib.nullcontext())
         self.server, self.protocol = server.split("-")
-        self.costs, self.number, self.settled = {}, 10, False
+        self.costs, self.number, self.settled, self.full = {}, 10, False, full
 
     def _connect(self, box, protocol):
         who = box.home if self.server == "courier" else box.user
@@ -98,6 +98,13 @@ class Pair:
     # -- the situations
 
     def first(self):
+        """Of Courier's POP3 server, only where that is told by full (mailboxes.SIZES_KNOWN)."""
+        lists = [f"/export{box.path}/u/Maildir/{SIZE_LIST}" for box in self.boxes.values()]
+        if os.path.exists(lists[0]):
+            if not self.full:
+                return
+            for path in lists:
+                os.unlink(path)
         self._measure("first")
 
     def again(self):
