@@ -63,10 +63,9 @@ class Box:
         """path: below the export. label: a name of its own."""
         self.way, self.version, self.path, self.host = way, version, path, host
         self.options, self.conf = options, conf
-        self.user = f"{way}-{label}"
-        self.at = os.path.join(TOP, self.user)
-        self.nfs = self.at if way == "plain" else os.path.join(LOWER, self.user)
-        self.home = os.path.join(self.at, "u")
+        self.label = f"{way}-{label}"
+        self.at = os.path.join(TOP, self.label)
+        self.nfs = self.at if way == "plain" else os.path.join(LOWER, self.label)
         self.stack = None
         self.busy_until = 0.0  # CLOCK_MONOTONIC
 
@@ -74,7 +73,7 @@ class Box:
         nfs_mount(self.host, self.version, self.path, self.nfs, *self.options)
         if self.way == "mount":
             os.makedirs(self.at, exist_ok=True)
-            self.stack = Stack("/tmp", self.nfs, self.at, self.user, host=self.host, **self.conf)
+            self.stack = Stack("/tmp", self.nfs, self.at, self.label, host=self.host, **self.conf)
             os.mkdir(os.path.join(self.stack.dir, "run"), 0o755)
             self.stack.start_maildexd()
             self.stack.start_maildexfs()
@@ -84,6 +83,13 @@ class Box:
         if self.stack:
             self.stack.stop()
         subprocess.run(["umount", self.nfs], check=True)
+
+    def home_of(self, user="u"):
+        return os.path.join(self.at, user)
+
+    def user_of(self, user="u"):
+        """As Dovecot knows it (sessions.DOVECOT_CONF)."""
+        return f"{user}@{self.label}"
 
     # -- what maildex tells by its own sockets
 
@@ -147,14 +153,14 @@ class Others:
         for host in ("mf2", "mi1"):
             subprocess.run(["umount", os.path.join(OTHERS, host)], check=True)
 
-    def _maildir(self, host, box):
-        return f"{OTHERS}/{host}{box.path}/u/Maildir"
+    def _maildir(self, host, box, user="u"):
+        return f"{OTHERS}/{host}{box.path}/{user}/Maildir"
 
-    def deliver(self, box):
+    def deliver(self, box, user="u"):
         """The mail-in host, as a delivery agent does."""
         self.count += 1
         new = f"{int(time.time())}.M{time.time_ns() // 1000 % 10**6}P{os.getpid()}Q{self.count}.mail-in9,S=62,W=65"
-        path = self._maildir("mi1", box)
+        path = self._maildir("mi1", box, user)
         with as_vmail():
             with open(f"{path}/tmp/{new}", "xb") as f:
                 f.write(b"From: a@example.org\r\nTo: b@example.net\r\nSubject: new\r\n\r\nnew\r\n")

@@ -66,6 +66,11 @@ def life(number):
     return f"u{number:02}"
 
 
+def polled(number):
+    """Is the hour's mailbox one that is polled by POP3?"""
+    return number % 3 == 1
+
+
 def maildir(path, count, pool):
     """With an Archive beside it, empty."""
     for top in (path, os.path.join(path, ".Archive")):
@@ -101,5 +106,8 @@ def fill(top):
                         write_sizes(os.path.join(path, "Maildir", SIZE_LIST), count)
         for server in LIFE_SERVERS:
             for number, count in enumerate(LIFE):
-                home(os.path.join(top, "life", f"{server}-{way}", life(number)), count, pool)
+                path = os.path.join(top, "life", f"{server}-{way}", life(number))
+                home(path, count, pool)
+                if server == "courier" and polled(number):
+                    write_sizes(os.path.join(path, "Maildir", SIZE_LIST), count)
     os.close(pool)

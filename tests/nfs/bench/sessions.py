@@ -58,7 +58,7 @@ userdb static {{
   fields {{
     uid = {uid}
     gid = {uid}
-    home = {homes}
+    home = {homes}/%{{user | domain}}/%{{user | username}}
   }}
 }}
 service imap-login {{
@@ -184,7 +184,7 @@ class Courier:
 
 
 class Dovecot:
-    """with Dovecot(directory, homes) as server. homes: where a user's home is, `%{user}` in it; server.imap(user)."""
+    """with Dovecot(directory, homes) as server. homes: a user USER@BOX lives in homes/BOX/USER; server.imap(user)."""
 
     def __init__(self, directory, homes):
         self.dir, self.homes = directory, homes

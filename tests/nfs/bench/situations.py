@@ -20,16 +20,6 @@ APART_S = 1.2
 ROUNDS = 3  # of a host that changes flags all the time
 
 ORDER = ("first", "again", "expired", "delivery", "own", "flag", "moved", "steady")
-TITLES = {
-    "first": "first ever",
-    "again": "again, unchanged",
-    "expired": "again, after the attribute cache ran out",
-    "delivery": "after a delivery",
-    "own": "after this host changed a flag",
-    "flag": "after another host changed a flag",
-    "moved": "after another host moved a message",
-    "steady": "another host changes flags all the time",
-}
 
 
 class Pair:
@@ -43,7 +33,7 @@ class Pair:
         self.costs, self.number, self.settled, self.full = {}, 10, False, full
 
     def _connect(self, box, protocol):
-        who = box.home if self.server == "courier" else box.user
+        who = box.home_of() if self.server == "courier" else box.user_of()
         return getattr(self.servers[self.server], protocol)(who)
 
     def _login(self, box):
@@ -90,7 +80,7 @@ class Pair:
             talk.imap("LOGOUT")
             talk.close()
         else:
-            cur = os.path.join(box.home, "Maildir", "cur")
+            cur = os.path.join(box.home_of(), "Maildir", "cur")
             with as_vmail():
                 os.rename(os.path.join(cur, name(number)), os.path.join(cur, f"{base(number)}:2,FS"))
         box.at_rest()

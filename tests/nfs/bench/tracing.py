@@ -2,8 +2,8 @@
 """What each NFS call of a login was for, from the kernel's tracepoints: which program made it, in which system call,
 for which request of the FUSE mount, on which file.
 
-Flow: tracer = Tracer(OUT); with tracer.login(box, title) as lines: ...; afterwards lines holds one text for each
-sort of call, and the calls in their order are in OUT/trace/TITLE.
+Flow: tracer = Tracer(OUT); with tracer.login(box, title) as found: ...; then found.text() has a line for each sort of
+call, named(found) a row for each, and the calls in their order are in OUT/trace/TITLE.
 A call that the kernel makes later (a write, a close) is attributed to the last step before it.
 """
 
@@ -45,28 +45,59 @@ class Tracer:
             subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
         _write("trace_clock", "mono")
         _write("buffer_size_kb", "16384")
-        _write("events/sunrpc/rpc_request/enable", "1")
-        _write("events/fuse/fuse_request_send/enable", "1")
-        for event in NFS_EVENTS:
-            _write(f"events/nfs/nfs_{event}/enable", "1")
         _write("events/raw_syscalls/sys_enter/filter", " || ".join(f'comm ~ "{p}"' for p in PROGRAMS))
-        _write("events/raw_syscalls/sys_enter/enable", "1")
+
+        self.events = [
+            "sunrpc/rpc_request",
+            "fuse/fuse_request_send",
+            "raw_syscalls/sys_enter",
+            *(f"nfs/nfs_{event}" for event in NFS_EVENTS),
+        ]
+
+    def _enable(self, on):
+        for event in self.events:
+            _write(f"events/{event}/enable", on)
 
     @contextlib.contextmanager
     def login(self, box, title):
-        lines = []
+        found = Found()
         _write("trace", "")
-        _write("tracing_on", "1")
+        self._enable("1")
         try:
-            yield lines
+            yield found
         finally:
-            _write("tracing_on", "0")
+            self._enable("0")
         with open(os.path.join(TRACING, "trace"), encoding="utf-8", errors="replace") as f:
-            found = list(_calls(f, _paths(os.path.join("/export", box.path.strip("/")))))
+            found.calls += _calls(f, _paths(os.path.join("/export", box.path.strip("/"))))
         with open(os.path.join(self.out, title.replace(" ", "_")), "w", encoding="utf-8") as f:
-            f.writelines(f"{call['at']:10.4f} {call['pid']:>6} {_text(call)}\n" for call in found)
-        sorts = collections.Counter(map(_text, found))
-        lines += [f"{n:5} {text}" for text, n in sorts.items()]
+            f.writelines(f"{call['at']:10.4f} {call['pid']:>6} {_text(call)}\n" for call in found.calls)
+
+
+class Found:
+    def __init__(self):
+        self.calls = []
+
+    def text(self):
+        return [f"{n:5} {text}" for text, n in collections.Counter(map(_text, self.calls)).items()]
+
+
+# What differs from login to login: names of temporary files and of files that are gone again.
+PASSING = (
+    (re.compile(r"\d{10}\.M\d+P\d+_(\w+?)(_\d+)?\.\w+"), r"*_\1"),
+    (re.compile(r"\d{10}\.M\d+P\d+\S*"), "*"),
+    (re.compile(r"#\d+"), "a temporary file"),
+)
+
+
+def named(found):
+    """[(count, kind, request, what for)], as one login after another would show it."""
+    rows = collections.Counter()
+    for call in found.calls:
+        step = call["step"]
+        for pattern, instead in PASSING:
+            step = pattern.sub(instead, step)
+        rows[call["kind"], call["fuse"] if call["who"] != "maildexd" else "maildexd", step] += 1
+    return [(n, *row) for row, n in rows.items()]
 
 
 def _text(call):
