@@ -20,8 +20,8 @@ TOP = "/srv/bench"
 LOWER = "/srv/lower"
 OTHERS = "/srv/others"
 SERVER = "10.9.0.1"
-# Nothing was called for so long: the host is at rest. What maildexfs and maildexd do later than the change itself they do
-# within 50 ms of each other.
+# Nothing was called for so long: the host is at rest. What maildexfs and maildexd do after a change they do
+# within 50 ms.
 REST_S = 0.3
 STEP_S = 0.05
 
@@ -29,7 +29,8 @@ STEP_S = 0.05
 def nfs_mount(host, version, path, at, *options):
     """Each with its own caches and counters, also where the same export is mounted twice."""
     os.makedirs(at, exist_ok=True)
-    options = ["vers=" + version, "proto=tcp", "hard", "nosharecache", *(["nolock"] if version == "3" else []), *options]
+    nolock = ["nolock"] if version == "3" else []
+    options = ["vers=" + version, "proto=tcp", "hard", "nosharecache", *nolock, *options]
     source = f"{SERVER}:{'/export' if version == '3' else ''}{path}"
     subprocess.run(
         ["nsenter", f"--net=/run/netns/{host}", "mount", "-t", "nfs", "-o", ",".join(options), source, at], check=True

@@ -20,8 +20,8 @@ SEED = 5
 HOSTS = ("mf1", "mf2")
 # Steps of an hour, and in the long run.
 STEPS, STEPS_FULL = 200, 600
-# Steps take a good second each here, some 15 times as fast as an hour with so many: caches of attributes and maildexfs's
-# `revalidate` last a fifteenth of their defaults (3 to 60 s for files, 30 to 60 s for directories; 1 s).
+# Steps take a good second each here, some 15 times as fast as an hour with so many: caches of attributes and
+# maildexfs's `revalidate` last a fifteenth of their defaults (3 to 60 s for files, 30 to 60 s for directories; 1 s).
 NFS_OPTIONS = ("acregmin=1", "acregmax=4", "acdirmin=2", "acdirmax=4")
 REVALIDATE = "70ms"
 HEADERS = "(UID FLAGS RFC822.SIZE BODY.PEEK[HEADER.FIELDS (FROM SUBJECT DATE)])"

@@ -15,7 +15,8 @@ SERVERS = ("courier-imap", "courier-pop3", "dovecot-imap", "dovecot-pop3")
 SIZES = (1000, 10000, 100000)
 LIFE_SERVERS = ("courier", "dovecot")
 # 20 mailboxes of the hour: many small ones, some large ones.
-LIFE = (300, 400, 500, 600, 800, 1000, 1000, 1500, 2000, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 25000, 50000)
+LIFE = (300, 400, 500, 600, 800, 1000, 1000, 1500, 2000, 2000)
+LIFE += (2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 25000, 50000)
 POOL = max(SIZES)
 BORN = 1700000000
 
@@ -43,9 +44,9 @@ def message(i):
     return (head + (b"x" * 70 + b"\r\n") * 50)[: size(i) - 2] + b"\r\n"
 
 
-# Courier's POP3 server reads every message of a mailbox that it sees for the first time, and writes their sizes down. From
-# this size on that takes too long in an emulated machine, so what it would have written is there from the start; take it
-# away to measure a first login.
+# Courier's POP3 server reads every message of a mailbox that it sees for the first time, and writes their sizes down.
+# From this size on that takes too long in an emulated machine, so what it would have written is there from the start;
+# take it away to measure a first login.
 SIZES_KNOWN = 10000
 SIZE_LIST = "courierpop3dsizelist"
 

@@ -140,7 +140,8 @@ class Courier:
 
     def __enter__(self):
         # Its files are shown to who is in this process's mount namespace.
-        self.keeper = subprocess.Popen([INSIDE, "courier", "sh", "-c", "echo; exec sleep infinity"], stdout=subprocess.PIPE)
+        keeper = [INSIDE, "courier", "sh", "-c", "echo; exec sleep infinity"]
+        self.keeper = subprocess.Popen(keeper, stdout=subprocess.PIPE)
         self.keeper.stdout.readline()
         self.space = os.open(f"/proc/{self.keeper.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         return self

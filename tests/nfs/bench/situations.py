@@ -23,14 +23,14 @@ ORDER = ("first", "again", "expired", "delivery", "own", "flag", "moved", "stead
 
 
 class Pair:
-    """The two mailboxes of one server, version and size, and what is measured of them: costs[situation][way] is a list."""
+    """The two mailboxes of one server, version and size."""
 
     def __init__(self, boxes, servers, others, server, log, watch=None, full=False):
         """log(pair, situation, way, cost) is told of each login; watch(pair, situation, way): a context of it."""
         self.boxes, self.servers, self.others, self.log = boxes, servers, others, log
         self.watch = watch or (lambda *_: contextlib.nullcontext())
         self.server, self.protocol = server.split("-")
-        self.costs, self.number, self.settled, self.full = {}, 10, False, full
+        self.number, self.settled, self.full = 10, False, full
 
     def _connect(self, box, protocol):
         who = box.home_of() if self.server == "courier" else box.user_of()
@@ -52,7 +52,6 @@ class Pair:
             with self.watch(self, situation, way):
                 cost, count = box.measured(self._login)
             counts.add(count)
-            self.costs.setdefault(situation, {}).setdefault(way, []).append(cost)
             self.log(self, situation, way, cost)
         assert len(counts) == 1, f"plain and mount told of different numbers of messages: {counts}"
         self.settled = settle

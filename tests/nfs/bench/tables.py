@@ -174,7 +174,10 @@ def hours(result):
         names = sorted({*plain.ops, *mount.ops}, key=lambda k: -plain.ops.get(k, (0,))[0])
         body += [(k, *(number(side.ops.get(k, (0,))[0]) for side in (plain, mount))) for k in names]
         title = f"### An hour of mail life, {hour['server'].capitalize()}, NFS {hour['version']}, two hosts"
-        told = f"{hour['steps']} steps, seed {hour['seed']}. Sessions that told of different numbers of messages: {hour['differ']}."
+        told = (
+            f"{hour['steps']} steps, seed {hour['seed']}. Sessions that told of different numbers of messages: "
+            f"{hour['differ']}."
+        )
         out.append(f"{title}\n\n{told}\n\n" + table(("", "plain NFS", "mount"), body))
     return out
 
@@ -192,8 +195,8 @@ def changed_bars(found):
         small = situation == "own-32k"
         ok = mount.readdirs() <= 3 and mount.listings == 0 and (small or received < 300e3)
         yield (
-            f"Courier login after this host changed `cur/`{', transfers of 32 KB' if small else ''}, NFS {version}: READDIR; "
-            "received",
+            f"Courier login after this host changed `cur/`{', transfers of 32 KB' if small else ''}, NFS {version}: "
+            "READDIR; received",
             f"{number(plain.readdirs())}; {size(plain.received(('READ', 'READ_PLUS')))}",
             f"{number(mount.readdirs())}, of `cur/` or `new/` {number(mount.listings)}; {size(received)}",
             "≤ 3, none of `cur/`" + ("" if small else "; < 0.3 MB without READ"),
@@ -233,7 +236,8 @@ def flat_bars(found):
             ok = ok and flat
             text.append(f"{situation} {arrow(one, two)}, {arrow(few, many, size)}{'' if flat else ' (grows)'}")
         yield (
-            f"{NAMES[server]}, NFS {version}: calls and bytes of a login, 1,000 → 100,000 messages, without READ, WRITE, COMMIT",
+            f"{NAMES[server]}, NFS {version}: calls and bytes of a login, 1,000 → 100,000 messages, "
+            "without READ, WRITE, COMMIT",
             "",
             "; ".join(text),
             "flat: + 10 % and 2 calls, 4 KB",
@@ -247,7 +251,8 @@ def steady_bars(found):
             continue
         plain, mount = ways["plain"], ways["mount"]
         yield (
-            f"{NAMES[server]}, NFS {version}, {count:,} messages, another host changes flags all the time: calls; seconds",
+            f"{NAMES[server]}, NFS {version}, {count:,} messages, another host changes flags all the time: calls; "
+            "seconds",
             f"{number(plain.calls())}; {plain.seconds:.2f}",
             f"{number(mount.calls())}; {mount.seconds:.2f} ({mount.seconds / plain.seconds:.2f})",
             "calls ≤ plain, time ≤ 1.2 x plain",

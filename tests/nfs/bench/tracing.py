@@ -26,9 +26,9 @@ SYSCALLS = {
     280: "utimensat", 295: "preadv", 296: "pwritev", 316: "renameat2", 332: "statx", 437: "openat2", 439: "faccessat2",
 }  # fmt: skip
 NFS_EVENTS = (
-    "lookup_enter lookup_revalidate_enter getattr_enter revalidate_inode_enter access_enter setattr_enter readdir_cache_fill "
-    "atomic_open_enter create_enter remove_enter unlink_enter rename_enter link_enter fsync_enter initiate_read "
-    "initiate_write initiate_commit mkdir_enter rmdir_enter writeback_inode_enter"
+    "lookup_enter lookup_revalidate_enter getattr_enter revalidate_inode_enter access_enter setattr_enter "
+    "readdir_cache_fill atomic_open_enter create_enter remove_enter unlink_enter rename_enter link_enter fsync_enter "
+    "initiate_read initiate_write initiate_commit mkdir_enter rmdir_enter writeback_inode_enter"
 ).split()
 
 
