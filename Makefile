@@ -6,6 +6,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 VERSION := 0.1.0
 Q := $(if $(VERBOSE),,@)
+comma := ,
 
 CC_gcc := gcc
 CC_clang := clang
@@ -43,7 +44,7 @@ UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 # Objects of tests are kept too.
 .SECONDARY:
 .PHONY: all help deps check check-unit check-mount check-servers check-agents check-everyday check-full \
-	check-sanitized check-tsan lint bench demo install uninstall clean
+	check-sanitized check-tsan lint bench bench-nfs demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
 
 help:
@@ -127,6 +128,11 @@ demo: deps
 ## make bench           measure: listings, index, rebuild, renames; side by side with native and bindfs
 bench: all $(BENCH)
 	tests/bench/run
+## make bench-nfs       measure: NFS calls of logins, in a virtual machine; under half an hour (FULL=1: everything, hours)
+bench-nfs:
+	tests/nfs/build
+	tests/nfs/bench/image build/nfs/mail.img
+	VM_EXPORT=build/nfs/mail.img VM_S=$(if $(FULL),36000,3600) tests/nfs/vm bench$(if $(FULL),$(comma)full=1)
 ## make install         to DESTDIR and PREFIX (/usr/local)
 ## make uninstall
 install uninstall: all
