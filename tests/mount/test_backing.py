@@ -315,14 +315,14 @@ def follow(path, end):
             assert view[size - 1] in b"x" + DATA[-1:] and os.pread(fd, 1, size - 1) == view[size - 1 : size]
 
 
-def test_a_size_that_is_told_is_there(m):
-    """As test_growth.py, with readers that came first and so are straight."""
+def test_a_size_that_is_told_is_there(s):
+    """As test_growth.py, but the readers are straight: what they read and map is the lower file, whatever is told."""
     step, count = 1000, 3000
-    with open(m.up(m.msg), "rb"):
-        jobs = [CONTEXT.Process(target=follow, args=(m.up(m.msg), SIZE + step * count)) for _ in range(2)]
+    with open(s.up(s.msg), "rb"):
+        jobs = [CONTEXT.Process(target=follow, args=(s.up(s.msg), SIZE + step * count)) for _ in range(2)]
         for j in jobs:
             j.start()
-        with opened(m.up(m.msg), os.O_WRONLY | os.O_APPEND) as fd:
+        with opened(s.up(s.msg), os.O_WRONLY | os.O_APPEND) as fd:
             for _ in range(count):
                 os.write(fd, b"x" * step)
         for j in jobs:
