@@ -23,6 +23,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/backing.h"
 #include "fs/dir_attr.h"
 #include "fs/growth.h"
 #include "lib/mail/folder.h"
@@ -76,6 +77,7 @@ struct node {
 	unsigned closing;                   /* of these, FLUSHed: a RELEASE is under way */
 	int64_t shown_mtime_ns, shown_size; /* at the last open: may the page cache stay? */
 	struct growth growth;
+	struct backing backing;
 };
 
 /* An open file. */
@@ -84,6 +86,7 @@ struct handle {
 	struct node *node;
 	int fd;
 	bool flushed; /* a close() was seen: RELEASE may be under way */
+	enum backing_way way;
 	atomic_bool locked;
 };
 

@@ -259,6 +259,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	conn->max_background = fs->conf->threads;
 	conn->congestion_threshold = fs->conf->threads * 3 / 4;
+	backing_start(fs, conn);
 	if (fs->ready)
 		fs->ready(fs);
 }

@@ -82,7 +82,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
 			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
 /* Makes the handle of a descriptor that was just opened; takes fd over. Returns 0 or -ENOMEM. */
-int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct fuse_file_info *fi);
+int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi);
 /* Closes and forgets a handle. */
 void op_file_closed(struct fs *fs, struct handle *h);
 /* op_dir.c */
