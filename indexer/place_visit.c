@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "indexer/place_visit.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -15,11 +14,6 @@
 #define TELL_MAX EVENT_CHANGES_MAX
 /* As a walk of the tree. */
 #define DEPTH_MAX 64
-
-static bool may_be_dir(const struct listing_entry *entry)
-{
-	return entry->type == DT_DIR || entry->type == DT_UNKNOWN;
-}
 
 static bool is_gone(int code)
 {
@@ -140,23 +134,30 @@ static void watch_new(struct visit *v, struct place *place)
 		place->tell = false;
 }
 
-/* Lists it; *bits says what of a Maildir is there. */
+/* Lists the directories in it; *bits says what of a Maildir is there. */
 static int list_place(struct visit *v, struct place *place, struct listing *l, unsigned *bits)
 {
 	struct listing_entry entry;
+	struct listing all;
 	struct cred owner;
 	size_t at = 0;
-	uint64_t all;
+	uint64_t count;
 	int fd = place_open(v, place, PLACE_DIR, O_RDONLY, &owner), r;
 
 	*bits = 0;
 	if (fd < 0)
 		return fd;
 	listing_reset(l);
-	r = listing_read(fd, l, &all);
+	listing_init(&all);
+	r = listing_read(fd, &all, &count);
+	while (r == 0 && listing_next(&all, &at, &entry)) {
+		if (!tree_entry_is_dir(fd, &entry))
+			continue;
+		*bits |= tree_maildir_bit(entry.name, entry.len);
+		r = listing_add(l, &entry);
+	}
+	listing_release(&all);
 	close(fd);
-	while (r == 0 && listing_next(l, &at, &entry))
-		*bits |= may_be_dir(&entry) ? tree_maildir_bit(entry.name, entry.len) : 0;
 	return r;
 }
 
@@ -185,8 +186,6 @@ static void meet_children(struct visit *v, struct place *place, const struct lis
 		struct place *child;
 		bool made;
 
-		if (!may_be_dir(&entry))
-			continue;
 		if (tree_maildir_bit(entry.name, entry.len) && place->maildir)
 			continue;
 		if (tree_maildir_bit(entry.name, entry.len) && !place->round) {

@@ -283,7 +283,7 @@ unsigned tree_maildir_bit(const char *name, size_t len)
 	return 0;
 }
 
-static bool is_dir(int dir, const struct listing_entry *entry)
+bool tree_entry_is_dir(int dir, const struct listing_entry *entry)
 {
 	char name[NAME_LEN_MAX + 1];
 	int fd;
@@ -307,7 +307,7 @@ static bool is_maildir(int dir, const struct listing *l)
 	while (found != TREE_MAILDIR && listing_next(l, &at, &entry)) {
 		unsigned bit = tree_maildir_bit(entry.name, entry.len);
 
-		if (bit && is_dir(dir, &entry))
+		if (bit && tree_entry_is_dir(dir, &entry))
 			found |= bit;
 	}
 	return found == TREE_MAILDIR;

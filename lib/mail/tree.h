@@ -23,6 +23,8 @@
 #define TREE_IDENTITY_MAX 1024
 #define TREE_FS_MAILDEX "fuse.maildex"
 
+struct listing_entry;
+
 struct tree {
 	char *path;
 	int fd;
@@ -77,5 +79,7 @@ int tree_walk(const struct tree *t, const char *start, const struct tree_walker 
 /* Which of a Maildir's three directories is a name? One bit, or 0: none. All of them: TREE_MAILDIR. */
 #define TREE_MAILDIR 7u
 unsigned tree_maildir_bit(const char *name, size_t len);
+/* Is an entry of this directory one itself? Asked of the tree where the listing did not tell (DT_UNKNOWN, as on NFS). */
+bool tree_entry_is_dir(int dir, const struct listing_entry *entry);
 
 #endif
