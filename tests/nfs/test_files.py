@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an overlay on NFS must not cost or leave."""
+
+import os
+import shutil
+
+import calls
+from lab import Host, Tree
+
+ROUNDS, MANY = 40, 20000
+
+
+def test_read_close_expunge_and_delete_the_folder_at_once():
+    """RELEASE comes after close() returned: a file that is still open below would become a .nfs name, and the folder
+    could not be removed."""
+    with Tree() as tree:
+        tree.maildir("u")
+        with Host("mf1", tree) as host:
+            for i in range(ROUNDS):
+                folder = host.on(f"u/Maildir/.F{i}")
+                for half in ("", "new", "cur", "tmp"):
+                    os.mkdir(os.path.join(folder, half))
+                for k in range(3):
+                    name = os.path.join(folder, "cur", f"17{k}.M{k}P1.in:2,S")
+                    with open(name, "xb") as f:
+                        f.write(b"Subject: x\n\nbody\n")
+                    with open(name, "rb") as f:
+                        assert f.read().endswith(b"body\n")
+                    os.unlink(name)
+                for half in ("new", "cur", "tmp", ""):
+                    os.rmdir(os.path.join(folder, half))
+        left = [n for _, dirs, files in os.walk(tree.path) for n in dirs + files if n.startswith((".nfs", ".F"))]
+        assert not left
+
+
+def test_the_first_listing_makes_no_lookup():
+    with Tree() as tree:
+        tree.maildir("u", cur=1)
+        model = tree.on("u/Maildir/cur", tree.real("u", "cur")[0])
+        for i in range(MANY - 1):
+            os.link(model, tree.on("u/Maildir/cur", f"16{i}.M{i}P1.in:2,S"))
+        with Host("mf1", tree) as host:
+            os.stat(host.on("u/Maildir/cur"))
+            before = calls.read(host.nfs)
+            assert len(host.listed("u", "cur")) == MANY
+            made = {k: op.count for k, op in calls.diff(before, calls.read(host.nfs)).items()}
+        print(f"the first listing of {MANY}: {made}")
+        assert not made.get("LOOKUP")
+        shutil.rmtree(tree.on("u"))
