@@ -9,7 +9,7 @@
  * Shapes: owner is the kernel's lock_owner: of a process, or of an open file description. Descriptors are opened
  * read-write if the handle allows.
  * Ownership: descriptors are the table's.
- * Threads: any; nothing here waits.
+ * Threads: any; nothing here waits. The first lock of an owner opens the file again with the thread's credentials.
  * Errors: negative errno of fcntl(2): -EAGAIN where somebody else holds it.
  */
 #ifndef MAILDEX_FS_LOCKS_H

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <time.h>
 
+#include "fs/caller.h"
 #include "fs/ops.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -41,12 +42,47 @@ static struct {
 	bool running, stop;
 } waiters = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
+/* As system calls put it: -1 with errno. */
+static int by_errno(int r)
+{
+	if (r == 0)
+		return 0;
+	errno = -r;
+	return -1;
+}
+
+static int set(const struct lock_request *r)
+{
+	return by_errno(locks_set(&ops_fs(r->req)->locks, r->handle->fd, r->handle, r->node->dev, r->node->ino,
+				  r->owner, &r->lock));
+}
+
+static int get(const struct lock_request *r, struct flock *lock)
+{
+	return by_errno(locks_get(&ops_fs(r->req)->locks, r->handle->fd, r->node->dev, r->node->ino, r->owner, lock));
+}
+
+/*
+ * The first lock of an owner opens the lower file once more: in the caller's name, since root may not under root_squash;
+ * in our own where the caller got its descriptor from somebody who may open what it may not.
+ */
+#define IN_SOME_NAME(req, result, expression)                                                                          \
+	do {                                                                                                           \
+		CALLER_RUN(req, result, expression);                                                                   \
+		if ((result) < 0 && (errno == EACCES || errno == EPERM))                                               \
+			(result) = (expression);                                                                       \
+		(result) = (result) < 0 ? -errno : 0;                                                                  \
+	} while (0)
+
 /* Returns 0 or negative errno; -EAGAIN: held by somebody else. */
 static int attempt(const struct lock_request *r)
 {
-	if (!r->flock_op)
-		return locks_set(&ops_fs(r->req)->locks, r->handle->fd, r->handle, r->node->dev, r->node->ino, r->owner,
-				 &r->lock);
+	int result;
+
+	if (!r->flock_op) {
+		IN_SOME_NAME(r->req, result, set(r));
+		return result;
+	}
 	return flock(r->handle->fd, r->flock_op | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : 0;
 }
 
@@ -155,11 +191,13 @@ static void request_lock(const struct lock_request *wanted, bool wait)
 
 void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
-	struct node *n = ops_node(req, ino);
-	int r = locks_get(&ops_fs(req)->locks, ops_handle(fi)->fd, n->dev, n->ino, fi->lock_owner, lock);
+	struct lock_request r = {
+		.req = req, .node = ops_node(req, ino), .handle = ops_handle(fi), .owner = fi->lock_owner};
+	int result;
 
-	if (r < 0)
-		fuse_reply_err(req, -r);
+	IN_SOME_NAME(req, result, get(&r, lock));
+	if (result < 0)
+		fuse_reply_err(req, -result);
 	else
 		fuse_reply_lock(req, lock);
 }

@@ -7,6 +7,7 @@ import os
 import re
 
 import busy
+from host import acting_as
 
 LETTERS = {"F": "\\Flagged", "R": "\\Answered", "S": "\\Seen", "T": "\\Deleted", "D": "\\Draft"}
 X_ID = re.compile(rb"^X-Id: (\S+)", re.M)
@@ -79,8 +80,9 @@ def audit(server, ledger, workers, delivered, maildir, folders=busy.FOLDERS):
     for folder in folders:
         where, directory = f"{ledger.account.name} {folder}", _directory(maildir, folder)
         seen = seen_by_server(server, ledger.account, folder, ledger)
-        disk = on_disk(directory)
-        database = {"courier": courier_uids, "dovecot": dovecot_uids}[server.name](directory)
+        with acting_as(ledger.account.uid):
+            disk = on_disk(directory)
+            database = {"courier": courier_uids, "dovecot": dovecot_uids}[server.name](directory)
         for what, found in (("session", seen), ("disk", disk)):
             have = collections.Counter(name for name, _ in found.values())
             assert have == names[folder], _differ(f"{where}, {what}", have, names[folder])

@@ -8,7 +8,7 @@ import time
 
 import busy
 from daemon import BUILD, WAIT_S
-from host import Maildex
+from host import Maildex, acting_as
 from talk import SAID_LINES, Account
 
 UID = 3000  # of the first account
@@ -23,8 +23,10 @@ class Place(Maildex):
         self.plain, top = plain, self.low if plain else self.up
         self.accounts = [Account(f"u{i:02}", UID + i, top(f"u{i:02}")) for i in range(accounts)]
         for a in self.accounts:
-            self.maildir(f"{a.name}/Maildir")
-            for path, _, _ in os.walk(self.low(a.name)):
+            home = os.path.join(self.made, a.name)
+            for part in ("", "new", "cur", "tmp"):
+                os.makedirs(os.path.join(home, "Maildir", part), 0o700)
+            for path, _, _ in os.walk(home):
                 os.chown(path, a.uid, a.uid)
 
     def open(self, **options):
@@ -32,6 +34,10 @@ class Place(Maildex):
             self.start()
             self.fs_start(**options)
         return self
+
+    def same(self, account, *parts):
+        with acting_as(account.uid):
+            return super().same(account.name, *parts)
 
     def ctl(self, *args):
         """maildexctl; returns (exit code, what it printed)."""

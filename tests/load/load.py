@@ -170,7 +170,7 @@ def webmail(server, messages, users, seconds, **options):
         for i in range(messages):
             name = f"{1600000000 + i}.M{i}P1.old:2,S"
             data = f"From: a@example.org\nSubject: {i}\nX-Id: old{i}\n\nx\n".encode()
-            path = place.low(place.accounts[0].name, "Maildir/cur", name)
+            path = os.path.join(place.made, place.accounts[0].name, "Maildir/cur", name)
             with open(path, "xb") as f:
                 f.write(data)
             os.chown(path, place.accounts[0].uid, place.accounts[0].uid)

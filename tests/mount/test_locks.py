@@ -12,7 +12,7 @@ from errno import EACCES, EAGAIN
 
 import pytest
 
-from host import eventually, refused, touch
+from host import acting_as, eventually, refused, touch
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -224,3 +224,12 @@ def test_many_holders_and_waiters_exclude_each_other(file):
         assert w.exitcode == 0
     with open(file.low("u/counter"), encoding="ascii") as f:
         assert f.read() == "200"
+
+
+def test_a_descriptor_that_was_handed_over(file):
+    """Who locks may be somebody who could not open the file."""
+    os.chmod(file.low("u/lockfile"), 0o600)
+    fd = os.open(file.up("u/lockfile"), os.O_RDWR)
+    with acting_as(2345):
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fd)

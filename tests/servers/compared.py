@@ -9,6 +9,7 @@ import re
 import stat
 import time
 
+from host import acting_as
 from trees import THEN
 
 LONG = 20000
@@ -90,12 +91,19 @@ class Files:
 
     def __init__(self, top, born_ns, masks):
         self.top, self.born_ns, self.masks = top, born_ns, masks
-        self.labels, self.found = {}, []
-        for path, dirs, files in os.walk(os.path.join(top, "")):
-            self.found += [os.path.join(path, n) for n in [*files, *dirs]]
-        for path in self.found:
-            if os.path.basename(os.path.dirname(path)) in ("new", "cur"):
-                self._label(path)
+        self.labels, self.found = {}, {}  # the latter by owner of the home
+        for home in os.scandir(top):
+            uid = home.stat().st_uid
+            with acting_as(uid):
+                self.found.setdefault(uid, []).extend(self._find(home.path))
+
+    def _find(self, home):
+        yield home
+        for path, dirs, files in os.walk(home):
+            yield from (os.path.join(path, n) for n in [*files, *dirs])
+            if os.path.basename(path) in ("new", "cur"):
+                for name in files:
+                    self._label(os.path.join(path, name))
 
     def _label(self, path):
         """A made name means nothing; what the message is does."""
@@ -137,16 +145,20 @@ class Files:
     def lines(self, halves=True):
         """A line a file, sorted; without the times of new/ and cur/ if so wished."""
         out = []
-        for path in self.found:
-            st = os.lstat(path)
-            when = f"{st.st_mtime_ns / 1e9:.9f}" if st.st_mtime_ns < self.born_ns else "now"
-            if not halves and os.path.basename(path) in ("new", "cur"):
-                when = "-"
-            name = self._known(self.masks.name(os.path.relpath(path, self.top)))
-            links = "-" if stat.S_ISDIR(st.st_mode) else st.st_nlink
-            owner = f"{stat.filemode(st.st_mode)} {st.st_uid}:{st.st_gid}"
-            out.append(f"{name}: {owner} links {links} {when} {self._content(path, st.st_mode)}")
+        for uid, paths in self.found.items():
+            with acting_as(uid):
+                out += [self._line(path, halves) for path in paths]
         return sorted(out)
+
+    def _line(self, path, halves):
+        st = os.lstat(path)
+        when = f"{st.st_mtime_ns / 1e9:.9f}" if st.st_mtime_ns < self.born_ns else "now"
+        if not halves and os.path.basename(path) in ("new", "cur"):
+            when = "-"
+        name = self._known(self.masks.name(os.path.relpath(path, self.top)))
+        links = "-" if stat.S_ISDIR(st.st_mode) else st.st_nlink
+        owner = f"{stat.filemode(st.st_mode)} {st.st_uid}:{st.st_gid}"
+        return f"{name}: {owner} links {links} {when} {self._content(path, st.st_mode)}"
 
 
 def same(name, left, other, right):

@@ -7,12 +7,16 @@ import os
 import time
 
 from daemon import until
-from host import Maildex
+from host import Maildex, acting_as
 from trees import Tree
 
 WAYS = ("plain", "mounted", "same")
 TAG_NS = 10**6  # a shown mtime is at most that much older than the server's (law: rule 6)
 CLOCK_REALTIME_COARSE = 5  # the clock that mtimes are taken from
+
+
+def mtime_ns(path):
+    return os.stat(path).st_mtime_ns
 
 
 class Place:
@@ -26,7 +30,7 @@ class Place:
         with contextlib.ExitStack() as stack:
             self.host = stack.enter_context(Maildex())
             self.elsewhere = self.host.mnt
-            self.tree = Tree(self.host.root, self.kind)
+            self.tree = Tree(self.host.made, self.kind)
             self.born_ns = time.time_ns() - 1
             fd = os.open(self.host.root, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, fd)
@@ -59,6 +63,10 @@ class Place:
 
     def change(self, account, folders, action):
         """Runs action(), which changes these folders in the tree itself, so that servers can see it."""
+        with acting_as(self.tree.uids[account]):
+            self._change(account, folders, action)
+
+    def _change(self, account, folders, action):
         halves = [p for p in self._halves(account, folders) if os.path.exists(p)]
         # A silent change in the moment of a change through the mount may be seen late, in large folders (README, "How
         # old a listing can be"); an opening ends that moment.
@@ -66,7 +74,7 @@ class Place:
             os.listdir(self._above(path))
         # The clock that makes mtimes moves on: two changes in one tick are one to a server that looks in between, also
         # on a plain tree.
-        last = max((os.stat(p).st_mtime_ns for p in halves), default=0)
+        last = max(map(mtime_ns, halves), default=0)
         until("the clock to move", lambda: time.clock_gettime_ns(CLOCK_REALTIME_COARSE) > last)
         action()
 
@@ -75,6 +83,7 @@ class Place:
 
     def shown(self, account, folders):
         """Waits until a stat through the mount tells of the last change. It may be `revalidate` old, as on NFS."""
-        for low in self._halves(account, folders) if self.host.fs else ():
-            up = self._above(low)
-            until(f"{up} to show its time", lambda: 0 <= os.stat(low).st_mtime_ns - os.stat(up).st_mtime_ns < TAG_NS)
+        with acting_as(self.tree.uids[account]):
+            for low in self._halves(account, folders) if self.host.fs else ():
+                up = self._above(low)
+                until(f"{up} to show its time", lambda: 0 <= mtime_ns(low) - mtime_ns(up) < TAG_NS)

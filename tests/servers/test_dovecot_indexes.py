@@ -3,6 +3,7 @@
 at once on one mailbox get right answers, no index is reported damaged, and no lock is waited for in vain. (What Dovecot
 logs as a warning or an error fails the test: dovecot.py.)"""
 
+import contextlib
 import glob
 import os
 import random
@@ -19,6 +20,7 @@ from audit import audit  # noqa: E402
 from busy import Busy, crlf, fetched, flags_of, message  # noqa: E402
 from crowd import Crowd, Place, prepare, work  # noqa: E402
 from dovecot import Dovecot  # noqa: E402
+from host import acting_as  # noqa: E402
 
 SESSIONS, STEPS = 6, 60
 KILLED = re.compile(r"service\(imap\): child \d+ killed with signal 9")
@@ -80,7 +82,7 @@ def several_sessions(place, server, *beside):
 def test_indexes_on_the_mount(place, how):
     with dovecot(place, **ON_MOUNT[how]) as server:
         several_sessions(place, server)
-    assert index_files(place.root) >= {"dovecot.index.log", "dovecot.index.cache"}
+    assert index_files(place.made) >= {"dovecot.index.log", "dovecot.index.cache"}
 
 
 @pytest.mark.parametrize("how", ["fcntl", "dotlock", "memory"])
@@ -89,7 +91,7 @@ def test_indexes_elsewhere(place, elsewhere, how):
     indexes = "MEMORY" if how == "memory" else elsewhere + "/%{user}"
     with dovecot(place, indexes=indexes, lock_method="fcntl" if how == "memory" else how) as server:
         several_sessions(place, server)
-    assert not index_files(place.root)
+    assert not index_files(place.made)
     assert bool(index_files(elsewhere)) == (how != "memory")
 
 
@@ -120,7 +122,7 @@ def test_sessions_change_the_same_messages(place, how):
         assert sorted(seen[0]) == [*range(1, 41), *range(61, 81)]
         assert all(seen[0][uid] == {f"$s{i}" for i in range(4)} for uid in range(1, 41)), seen[0]
         assert all(s == seen[0] for s in seen), seen
-    assert place.same(account.name, "Maildir", "cur")
+    assert place.same(account, "Maildir", "cur")
 
 
 def _mark_all(_, session, last):
@@ -138,17 +140,16 @@ def _come_and_go(_, session):
         session.command("APPEND INBOX {}", crlf(message(f"later-{i}")))
 
 
-def unlock(over, maildir):
+def unlock(over, account, maildir):
     """Dovecot makes a lock file and then writes its pid into it. Who was killed in between left an empty one, which the
     others take for stale after two minutes only, on any filesystem: it is taken away."""
     while not over.wait(0.2):
-        for path in glob.glob(maildir + "/**/*.lock", recursive=True, include_hidden=True):
-            try:
-                st = os.stat(path)
-                if not st.st_size and time.time() - st.st_ctime > 1:
-                    os.unlink(path)
-            except FileNotFoundError:
-                pass
+        with acting_as(account.uid):
+            for path in glob.glob(maildir + "/**/*.lock", recursive=True, include_hidden=True):
+                with contextlib.suppress(FileNotFoundError):
+                    st = os.stat(path)
+                    if not st.st_size and time.time() - st.st_ctime > 1:
+                        os.unlink(path)
 
 
 @pytest.mark.parametrize("how", ["fcntl", "flock", "dotlock"])
@@ -172,5 +173,5 @@ def test_a_killed_process_is_in_nobody_s_way(place, how):
                 killed.append(pid)
                 talk.close()
 
-        several_sessions(place, server, victims, lambda over: unlock(over, place.low(account.name, "Maildir")))
+        several_sessions(place, server, victims, lambda over: unlock(over, account, place.low(account.name, "Maildir")))
     assert len(killed) > 3

@@ -15,7 +15,7 @@ import pytest
 from courier import Courier
 from daemon import WAIT_S, until
 from dovecot import Dovecot
-from host import Maildex
+from host import Maildex, acting_as
 from talk import Account
 
 UID = 2101
@@ -35,17 +35,16 @@ def make_home(path):
     for part in ("", "Maildir", "Maildir/new", "Maildir/cur", "Maildir/tmp"):
         os.mkdir(os.path.join(path, part), 0o700)
         os.chown(os.path.join(path, part), UID, UID)
-    return path
 
 
 def deliver(home):
     """As a delivery agent does it. Returns the path and when it was there."""
     name = next(names)
     tmp, new = (os.path.join(home, "Maildir", part, name) for part in ("tmp", "new"))
-    with open(tmp, "xb") as f:
-        f.write(b"Subject: x\n\nx\n")
-    os.chown(tmp, UID, UID)
-    os.rename(tmp, new)
+    with acting_as(UID):
+        with open(tmp, "xb") as f:
+            f.write(b"Subject: x\n\nx\n")
+        os.rename(tmp, new)
     return new, time.monotonic()
 
 
@@ -57,12 +56,13 @@ def heard(talk, what):
 
 
 class Idle:
-    """One host, a plain home and one in the tree, and a session of the server in each."""
+    """One host, two homes, a session of the server in the plain one and in the other through the mount."""
 
     def __init__(self, maildex, stack, server):
         self.m = maildex
-        self.plain = make_home(os.path.join(maildex.dir, "plain"))
-        self.low = make_home(maildex.low("ann"))
+        for name in ("plain", "ann"):
+            make_home(os.path.join(maildex.made, name))
+        self.plain, self.low = maildex.low("plain"), maildex.low("ann")
         maildex.start()
         maildex.fs_start()
         until("the connection", lambda: maildex.fs_status()["maildexfs.maildexd"] == "connected")
@@ -161,6 +161,16 @@ def test_delivery(server, way, rounds):
     )
 
 
+def change(folder, what):
+    """To the one message that is there."""
+    (name,) = os.listdir(folder)
+    path = os.path.join(folder, name)
+    if what == "flag":
+        os.rename(path, path.split(":2,")[0] + ":2,FS")
+    else:
+        os.unlink(path)
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_flags_and_removal_elsewhere(server):
     """What another host's server does in cur/."""
@@ -171,17 +181,14 @@ def test_flags_and_removal_elsewhere(server):
         for talk in idle.talks:
             heard(talk, b"* 1 EXISTS")
         cur = [os.path.join(home, "Maildir/cur") for home in (idle.plain, idle.low)]
-        until("the message in cur/", lambda: all(map(os.listdir, cur)))
+        with acting_as(UID):
+            until("the message in cur/", lambda: all(map(os.listdir, cur)))
         for what, answer in (("flag", b"* 1 FETCH"), ("remove", b"* 1 EXPUNGE")):
             idle.calm()
             before = idle.rings()
             for folder in cur:
-                (name,) = os.listdir(folder)
-                path = os.path.join(folder, name)
-                if what == "flag":
-                    os.rename(path, path.split(":2,")[0] + ":2,FS")
-                else:
-                    os.unlink(path)
+                with acting_as(UID):
+                    change(folder, what)
             idle.tell(cur[1])
             for talk in idle.talks:
                 heard(talk, answer)

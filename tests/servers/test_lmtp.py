@@ -29,6 +29,7 @@ protocol lmtp {
 [2.4] quota "User quota" {
 [2.4]   quota_driver = maildir
 [2.4]   quota_storage_size = 1M
+[2.4]   quota_storage_grace = 0
 [2.4] }
 """
 NAME = re.compile(r"(\d+)\.M\d+P\d+\.[^,:]*(,S=\d+,W=\d+)?((?::.*)?)$")
@@ -84,7 +85,7 @@ def some_deliveries(place):
             talk.send(b"RSET\r\n")
             said.append(talk.line())
         said = [re.sub(rb"^(250 2.0.0 \S+) \S+ ", rb"\1 ", line) for line in said]
-    return said, files(place.root)
+    return said, files(place.made)
 
 
 def test_as_on_a_plain_tree():
@@ -115,7 +116,7 @@ def test_many_at_once(settings):
         crowd.run()
         ledgers = prepare(server, place.accounts)
         for a, ledger in zip(place.accounts, ledgers):
-            assert len(place.same(a.name, "Maildir/new")) + len(place.same(a.name, "Maildir/cur")) == len(want[a])
+            assert len(place.same(a, "Maildir/new")) + len(place.same(a, "Maildir/cur")) == len(want[a])
             session = Busy(server, ledger, "reader")
             session.login()
             lines = session.command("UID FETCH 1:* (UID BODY.PEEK[])")

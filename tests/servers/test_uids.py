@@ -10,6 +10,7 @@ import pytest
 
 from courier import Courier
 from dovecot import Dovecot
+from host import acting_as
 from place import Place
 from scratch import tmp_path  # noqa: F401 (a fixture)
 from transcript import DOVECOT
@@ -63,15 +64,18 @@ class User:
 
     def __init__(self, place, ledger, kind):
         self.place, self.ledger, self.kind, self.round = place, ledger, kind, 0
+        self.uid = place.tree.uids["ann"]
 
     def on_disk(self, folder):
         """The Message-IDs that are there."""
-        out = []
+        with acting_as(self.uid):
+            return sorted(self._ids(folder))
+
+    def _ids(self, folder):
         for half in ("new", "cur"):
             for name in os.listdir(self.place.tree.maildir("ann", folder, half)):
                 with open(self.place.tree.maildir("ann", folder, half, name), "rb") as f:
-                    out.append(MESSAGE_ID.search(f.read())[1].decode())
-        return sorted(out)
+                    yield MESSAGE_ID.search(f.read())[1].decode()
 
     def look(self, imap, folder):
         """All that a client that knows nothing asks for."""
@@ -98,7 +102,7 @@ class User:
         name, row = LISTS[self.kind]
         for folder in FOLDERS:
             file = self.place.tree.maildir("ann", folder, name)
-            with open(file, encoding="utf-8") as f:
+            with acting_as(self.uid), open(file, encoding="utf-8") as f:
                 rows = re.findall(f"(?m)^{row}$", f.read().split("\n", 1)[1])
             assert rows
             for uid, base in rows:

@@ -17,7 +17,9 @@ from talk import TOP
 from versions import version
 
 FOLDER = os.path.join(TOP, "tests/servers/transcripts")
-LINE = re.compile(r"(?:\[(?P<server>\w+)(?: (?P<version>[\d.]+))?\] *)?(?P<what>(?:imap|pop)\d*(?:@\w+)?[>?=]|!|<) ?(?P<rest>.*)")
+LINE = re.compile(
+    r"(?:\[(?P<server>\w+)(?: (?P<version>[\d.]+))?\] *)?(?P<what>(?:imap|pop)\d*(?:@\w+)?[>?=]|!|<) ?(?P<rest>.*)"
+)
 LITERAL = re.compile(r"\{mail (?P<tag>[\w-]+)(?: (?P<mb>\d+)MB)?\}|\{text (?P<text>[^}]*)\}")
 POP_MULTILINE = re.compile(r"(?i)(LIST|UIDL|CAPA)$|(RETR|TOP) ")
 

@@ -14,8 +14,11 @@ import tempfile
 import time
 
 BUILD = os.environ.get("MAILDEX_BUILD", "build/gcc")
-LOWER = os.environ.get("MAILDEX_LOWER")  # where trees are made; unset: beside all else of a test
-WAIT_S = 60  # until something is called broken: far beyond what it takes, also under sanitizers
+LOWER = os.environ.get("MAILDEX_LOWER")  # where trees are; unset: beside all else of a test
+EXPORT = os.environ.get("MAILDEX_EXPORT", LOWER)  # the same, where root may do all: an NFS server's own side of it
+# Until something is called broken: far beyond what it takes, also under sanitizers; MAILDEX_SLOW: on a machine that is so
+# many times slower.
+WAIT_S = 60 * int(os.environ.get("MAILDEX_SLOW", "1"))
 
 (HELLO, EVENT, NOTIFY, SCAN, STATUS, REBUILD, SERVE, OK, ERROR, FEED, PROGRESS, FAILED, END) = range(1, 14)
 ROLE_NOTIFY, ROLE_FS, ROLE_CTL = 1, 2, 3
@@ -230,7 +233,7 @@ class Daemon:
     def __init__(self, user="root", **conf):
         self.dir = tempfile.mkdtemp(prefix="maildexd-")
         os.chmod(self.dir, 0o755)
-        self.root = self._root()
+        self.root, self.made = self._root()
         self.index = os.path.join(self.dir, "index", "index.sqlite")
         self.socket = os.path.join(self.dir, "run", "sock")
         self.log = os.path.join(self.dir, "log")
@@ -239,12 +242,14 @@ class Daemon:
         self.process = None
 
     def _root(self):
-        """A folder of our own, on the filesystem to be tested ($MAILDEX_LOWER)."""
-        if LOWER:
-            return tempfile.mkdtemp(prefix="mail-", dir=LOWER)
-        root = os.path.join(self.dir, "mail")
-        os.mkdir(root)
-        return root
+        """A folder of our own on the filesystem to be tested; and the same where root may make, read and remove all."""
+        if not LOWER:
+            root = os.path.join(self.dir, "mail")
+            os.mkdir(root, 0o755)
+            return root, root
+        made = tempfile.mkdtemp(prefix="mail-", dir=EXPORT)
+        os.chmod(made, 0o755)
+        return os.path.join(LOWER, os.path.basename(made)), made
 
     def __enter__(self):
         return self
@@ -257,7 +262,7 @@ class Daemon:
             if os.path.exists(self.log):
                 print(self.logged())  # shown if the test failed
             shutil.rmtree(self.dir)
-            shutil.rmtree(self.root, ignore_errors=not LOWER)
+            shutil.rmtree(self.made, ignore_errors=not LOWER)
 
     # -- the process
 

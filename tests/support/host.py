@@ -40,7 +40,6 @@ class Maildex(Daemon):
         self.fslog = os.path.join(self.dir, "fslog")
         self.conf["mount"] = self.mnt
         self.fs = None
-        os.chmod(self.root, 0o755)
         os.mkdir(self.mnt, 0o755)
         os.mkdir(os.path.join(self.dir, "run"), 0o755)
 
@@ -250,6 +249,18 @@ def opened(path, flags=os.O_RDONLY | os.O_DIRECTORY):
 def rename2(old, new, flags):
     if libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), old)
+
+
+@contextlib.contextmanager
+def acting_as(uid):
+    """What this thread does with files in this block it does as that user and group: a mail's owner may do on NFS what
+    root may not (root_squash)."""
+    before = libc.setfsgid(uid), libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        libc.setfsuid(before[1])
+        libc.setfsgid(before[0])
 
 
 def as_user(uid, what, gid=None, groups=()):

@@ -14,7 +14,7 @@ import tempfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(TOP, os.environ.get("MAILDEX_BUILD", "build/gcc"))
-WAIT_S = 60  # until something is called broken
+WAIT_S = 60 * int(os.environ.get("MAILDEX_SLOW", "1"))  # until something is called broken
 
 
 class Trouble(Exception):
