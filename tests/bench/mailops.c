@@ -11,6 +11,7 @@
  *     flag    BATCH renames within a directory, as when flags change
  *     move    BATCH renames from new/ to cur/ of a Maildir, and BATCH back
  *     read    open, read, close of BATCH messages of a directory
+ *     big     the same of one message
  * Prints "LABEL MEDIAN_NS ROUNDS COUNT" per competitor: the time for one operation (list, first, after) or for one of
  * the batch; COUNT entries were listed, or bytes read, in the last round. Ends early, after a whole round, when SECONDS
  * are over.
@@ -171,7 +172,7 @@ static double time_move(struct rival *r)
 	return (double)start / (2 * BATCH);
 }
 
-static double time_read(struct rival *r)
+static double read_messages(struct rival *r, unsigned count)
 {
 	static char text[1 << 16];
 	int dir = open_dir(r->path, ""), fd;
@@ -179,7 +180,7 @@ static double time_read(struct rival *r)
 	ssize_t n;
 
 	r->count = 0;
-	for (unsigned i = 0; i < BATCH; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		fd = openat(dir, r->names[i], O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			fail("open", r->names[i]);
@@ -191,7 +192,17 @@ static double time_read(struct rival *r)
 	}
 	start = clock_mono_ns() - start;
 	close(dir);
-	return (double)start / BATCH;
+	return (double)start / count;
+}
+
+static double time_read(struct rival *r)
+{
+	return read_messages(r, BATCH);
+}
+
+static double time_big(struct rival *r)
+{
+	return read_messages(r, 1);
 }
 
 /* ---- rounds ---- */
@@ -206,6 +217,7 @@ static const struct verb {
 	{"list", time_list, 0, "", false},         {"first", time_list, 0, "", true},
 	{"after", time_after, 1, "", false},       {"flag", time_flag, BATCH, "", false},
 	{"move", time_move, BATCH, "/new", false}, {"read", time_read, BATCH, "", false},
+	{"big", time_big, 1, "", false},
 };
 
 static void rival_init(struct rival *r, const struct verb *v, const char *label, const char *path)
@@ -273,7 +285,8 @@ int main(int argc, char **argv)
 		if (argc > 5 && argc % 2 == 0 && (argc - 4) / 2 <= RIVALS_MAX && rounds && rounds <= ROUNDS_MAX &&
 		    strcmp(argv[1], verbs[i].name) == 0)
 			return run(&verbs[i], rounds, atof(argv[3]), (argc - 4) / 2, argv + 4);
-	fprintf(stderr, "usage: mailops fill PATH COUNT SIZE\n"
-			"       mailops list|first|after|flag|move|read ROUNDS SECONDS LABEL PATH [LABEL PATH]...\n");
+	fprintf(stderr,
+		"usage: mailops fill PATH COUNT SIZE\n"
+		"       mailops list|first|after|flag|move|read|big ROUNDS SECONDS LABEL PATH [LABEL PATH]...\n");
 	return 2;
 }
