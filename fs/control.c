@@ -43,6 +43,7 @@ static void print_status(struct fs *fs, struct buf *b)
 	buf_printf(b, "maildexfs.live.folders %zu\n", folders);
 	buf_printf(b, "maildexfs.live.bytes %zu\n", bytes);
 	buf_printf(b, "maildexfs.listings_saved %" PRIu64 "\n", counter_get(COUNT_SERVED));
+	backing_print(b);
 	counters_print(b);
 }
 

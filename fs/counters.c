@@ -27,6 +27,8 @@ static const char *const names[COUNTERS] = {
 	[COUNT_COMPARED] = "compare.done",
 	[COUNT_COMPARE_DIFFERENCES] = "compare.differences",
 	[COUNT_EVICTIONS] = "live.evicted",
+	[COUNT_STRAIGHT] = "passthrough.opens",
+	[COUNT_BESIDE] = "passthrough.beside",
 	[COUNT_INDEX_ERRORS] = "index.errors",
 };
 

@@ -30,6 +30,8 @@ enum counter {
 	COUNT_COMPARED,
 	COUNT_COMPARE_DIFFERENCES,
 	COUNT_EVICTIONS,
+	COUNT_STRAIGHT, /* opens of files that the kernel reads straight from the lower file */
+	COUNT_BESIDE,   /* opens of such files by who writes, or is somebody else */
 	COUNT_INDEX_ERRORS,
 	COUNTERS
 };

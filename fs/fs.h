@@ -25,6 +25,7 @@ struct prog;
 struct fs {
 	const struct conf *conf;
 	struct tree tree; /* the lower tree */
+	bool remote;      /* it is on a network filesystem */
 	char mountpoint[PATH_MAX];
 	uint64_t host_hash;
 	struct node_table nodes;

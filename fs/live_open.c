@@ -105,11 +105,10 @@ static int stamp_as(int dirfd, const struct cred *who, struct stamp *s)
 	return r;
 }
 
-/* The check; asks again while something overtakes it. Called with the lock. */
+/* The check; asks again while something overtakes it. *s: what it read. Called with the lock. */
 static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *who, struct event **burst,
-		 enum fresh_verdict *verdict)
+		 enum fresh_verdict *verdict, struct stamp *s)
 {
-	struct stamp s = {0};
 	bool again = false;
 	unsigned rounds = 0;
 
@@ -119,7 +118,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 		int r;
 
 		pthread_mutex_unlock(&l->lock);
-		r = stamp_as(dirfd, who, &s);
+		r = stamp_as(dirfd, who, s);
 		pthread_mutex_lock(&l->lock);
 		if (r < 0)
 			return r;
@@ -132,15 +131,15 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 		}
 		/* This very reading is the burst's `post`, if the burst is not younger than it. */
 		if (l->burst && l->fresh.gen == gen && !*burst) {
-			*burst = live_close_burst(fs, l, asked_ns, &s);
+			*burst = live_close_burst(fs, l, asked_ns, s);
 			gen = l->fresh.gen;
 		}
-		*verdict = fresh_check(&l->fresh, gen, again, &s, serverclock_now_ns(s.dev));
+		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev));
 		if (*verdict != FRESH_AGAIN)
 			break;
 		again = true;
 	}
-	live_stat_remember(l, &s);
+	live_stat_remember(l, s);
 	return 0;
 }
 
@@ -148,7 +147,8 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 {
 	enum fresh_verdict verdict = FRESH_SCAN;
 	struct event *burst = NULL;
-	bool repaired;
+	struct stamp s;
+	bool repaired, stamped = false;
 	int r = 0;
 
 	pthread_mutex_lock(&fs->lives.lock);
@@ -159,10 +159,12 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 	live_await_quiet(l);
 	if (!l->snapshot)
 		load(fs, l);
-	if (l->snapshot)
-		r = check(fs, l, dirfd, who, &burst, &verdict);
+	if (l->snapshot) {
+		r = check(fs, l, dirfd, who, &burst, &verdict, &s);
+		stamped = true;
+	}
 	if (r == 0 && verdict == FRESH_SCAN) {
-		r = live_scan(fs, l, dirfd, who, &repaired);
+		r = live_scan(fs, l, dirfd, who, stamped ? &s : NULL, &repaired);
 	} else if (r == 0) {
 		counter_add(COUNT_SERVED, 1);
 	}

@@ -7,8 +7,10 @@
 
 #include "fs/live.h"
 
-/* Lists the directory as `who` and takes the result over; drops the lock meanwhile. Returns 0 or negative errno. */
-int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired);
+/* Lists the directory as `who` and takes the result over; drops the lock meanwhile. stamp: read just before, or NULL.
+ * Returns 0 or negative errno. */
+int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, const struct stamp *stamp,
+	      bool *repaired);
 /* Waits until neither a scan nor an own change is under way. */
 void live_await_quiet(struct live *l);
 /* A scan or a load is over: whoever waits for it goes on. */

@@ -94,7 +94,10 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 		l->fresh.gen++;
 	apply_late(l, resolved);
 	fresh_scanned(&l->fresh, &scan->last, scan->unclear, l->need_meanwhile);
+	/* S1 was read just now: a stat may share it, if nothing was done since. */
 	l->stat_valid = false;
+	if (!l->ntouched && !l->inflight && stamp_eq(&scan->last.s0, &scan->last.s1))
+		live_stat_remember(l, &scan->last.s1);
 	inval_attr(fs, l->node);
 	if (changed && l->served) /* who waits elsewhere for what this listing found */
 		ring_half(fs, l->node);
@@ -102,8 +105,8 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 }
 
 /* Reads the directory as `who`, with the touched messages looked up; no lock held. */
-static int scan_read(struct live *l, int dirfd, const struct cred *who, bool drop, const struct snapshot *old,
-		     struct scan *scan, size_t *resolved)
+static int scan_read(struct live *l, int dirfd, const struct cred *who, bool drop, const struct stamp *stamp,
+		     const struct snapshot *old, struct scan *scan, size_t *resolved)
 {
 	struct listing before;
 	struct change *touched = NULL;
@@ -115,12 +118,12 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, bool dro
 		r = cred_become(who);
 	if (r == 0) {
 		fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = fd < 0 ? -errno : scan_half(fd, old ? &before : NULL, drop, scan);
+		r = fd < 0 ? -errno : scan_half(fd, old ? &before : NULL, drop, stamp, scan);
 	}
 	if (r == 0) {
 		counter_add(COUNT_SCANS, 1);
 		counter_add(COUNT_LOWER_LISTINGS, scan->listings);
-		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2);
+		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2 - !!stamp);
 		pthread_mutex_lock(&l->lock);
 		*resolved = l->ntouched;
 		if (l->ntouched) {
@@ -146,7 +149,8 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, bool dro
 }
 
 /* Called with the lock, which is dropped meanwhile. */
-int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, bool *repaired)
+int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, const struct stamp *stamp,
+	      bool *repaired)
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	struct snapshot *old = snapshot_ref(l->snapshot);
@@ -159,7 +163,7 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 	l->ntouched = 0;
 	pthread_mutex_unlock(&l->lock);
 	scan_slot(&fs->lives, true);
-	r = s ? scan_read(l, dirfd, who, drop, old, s, &resolved) : -ENOMEM;
+	r = s ? scan_read(l, dirfd, who, drop, stamp, old, s, &resolved) : -ENOMEM;
 	scan_slot(&fs->lives, false);
 	snapshot_unref(old);
 	pthread_mutex_lock(&l->lock);
@@ -187,7 +191,7 @@ int live_rescan(struct fs *fs, struct live *l, int dirfd, const struct cred *who
 	*repaired = false;
 	pthread_mutex_lock(&l->lock);
 	live_await_quiet(l);
-	r = live_scan(fs, l, dirfd, who, repaired);
+	r = live_scan(fs, l, dirfd, who, NULL, repaired);
 	pthread_mutex_unlock(&l->lock);
 	return r;
 }

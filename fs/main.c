@@ -131,8 +131,11 @@ static int serve_session(struct fs *fs)
 static int init_parts(struct fs *fs, struct err *e)
 {
 	unsigned nofile = raise_nofile(), dirfds = nofile / 2;
+	char tree[64];
 	int r;
 
+	snprintf(tree, sizeof(tree), "/proc/self/fd/%d", fs->tree.fd);
+	fs->remote = tree_is_remote(tree, e) == 1; /* what cannot be told is asked for as if it were local */
 	fs->started_ns = clock_mono_ns();
 	fs->host_hash = name_base_hash(fs->conf->host, strlen(fs->conf->host));
 	snprintf(fs->mountpoint, sizeof(fs->mountpoint), "%s", fs->conf->mount);

@@ -263,6 +263,11 @@ int mount_judge_options(const char *path, const char *fstype, const char *option
 	return 0;
 }
 
+bool mount_opens_by_name(const char *fstype, const char *options)
+{
+	return strcmp(fstype, "nfs4") == 0 && has_option(options, "vers=4.0");
+}
+
 int mount_check_options(const struct tree *tree, int *code, struct err *e)
 {
 	const struct mount *m;

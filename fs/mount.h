@@ -21,6 +21,8 @@ int mount_check_options(const struct tree *tree, int *code, struct err *e);
  * or -EINVAL.
  */
 int mount_judge_options(const char *path, const char *fstype, const char *options, unsigned *warnings, struct err *e);
+/* Does the client open a file that it knows by its name? Only NFS 4.0 does; 4.1 has a way to open what it knows. */
+bool mount_opens_by_name(const char *fstype, const char *options);
 void mount_undo(const struct tree *tree);
 
 #endif

@@ -23,6 +23,8 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "fs/backing.h"
+#include "fs/dir_attr.h"
 #include "fs/growth.h"
 #include "lib/mail/folder.h"
 #include "lib/mail/tree.h"
@@ -50,6 +52,7 @@ struct node_dir {
 	_Atomic bool is_maildir;     /* a child is_half */
 	_Atomic bool above_maildir;  /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
+	struct dir_attr attr;
 	struct live *live;           /* not counted; guarded by the lives' lock */
 	struct turn *turn;           /* not counted; guarded by the ring's lock */
 	_Atomic uint64_t renames;    /* names in it that were changed or removed through the mount, or found gone */
@@ -74,6 +77,7 @@ struct node {
 	unsigned closing;                   /* of these, FLUSHed: a RELEASE is under way */
 	int64_t shown_mtime_ns, shown_size; /* at the last open: may the page cache stay? */
 	struct growth growth;
+	struct backing backing;
 };
 
 /* An open file. */
@@ -82,6 +86,7 @@ struct handle {
 	struct node *node;
 	int fd;
 	bool flushed; /* a close() was seen: RELEASE may be under way */
+	enum backing_way way;
 	atomic_bool locked;
 };
 

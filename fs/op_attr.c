@@ -65,7 +65,7 @@ static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info
 		fd = node_dir_get(&fs->nodes, n);
 		if (fd < 0)
 			return fd;
-		r = ops_statx(req, fd, "", stx);
+		r = ops_statx_dir(req, n, fd, "", stx);
 		node_dir_put(&fs->nodes, n);
 		return r;
 	}
@@ -181,8 +181,10 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		CALLER_RUN(req, r, set_times(fd, is_path, times));
 	}
 	r = r < 0 ? -errno : 0;
-	if (n->dir)
+	if (n->dir) {
 		live_stat_forget(ops_fs(req), n);
+		dir_attr_forget(&n->dir->attr);
+	}
 	if (r == 0)
 		r = attr_now(req, n, fi, &st, &timeout_s);
 	if (is_path)

@@ -118,7 +118,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		    r ? 0 : e.attr.st_ino, DT_REG);
 	own_end(in.fs, &in.own, fd >= 0 ? 0 : r, &c, 1);
 	if (r == 0) {
-		r = op_file_opened(in.fs, ops_node(req, e.ino), fd, in.own.is_half, fi);
+		r = op_file_opened(req, ops_node(req, e.ino), fd, in.own.is_half, fi);
 		fd = -1;
 	}
 	if (r < 0) {

@@ -13,8 +13,9 @@
 /* What open(2) may pass down: unaligned buffers forbid O_DIRECT, names are not followed or made here. */
 #define OPEN_DROPS (O_DIRECT | O_CREAT | O_EXCL | O_NOCTTY)
 
-int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct fuse_file_info *fi)
+int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi)
 {
+	struct fs *fs = ops_fs(req);
 	struct handle *h = calloc(1, sizeof(*h));
 	struct stat st;
 
@@ -25,12 +26,13 @@ int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct f
 	}
 	h->fd = fd;
 	growth_told(&n->growth, st.st_size);
+	backing_opened(req, n, h, &st, message, fi);
 	/*
 	 * A message never changes, so the pages of an earlier open are good; all other files keep close-to-open. The
 	 * same inode with other contents (its number was used again) is not the same message.
 	 */
 	pthread_mutex_lock(&fs->nodes.lock);
-	fi->keep_cache = message && n->shown_size == st.st_size &&
+	fi->keep_cache = message && h->way == BACKING_NONE && n->shown_size == st.st_size &&
 			 n->shown_mtime_ns == st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
 	n->shown_size = st.st_size;
 	n->shown_mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
@@ -44,6 +46,8 @@ void op_file_closed(struct fs *fs, struct handle *h)
 {
 	if (atomic_load(&h->locked))
 		locks_released(&fs->locks, h);
+	/* First: the lower file is closed when node_released() says so. */
+	backing_closed(fs, h);
 	node_released(&fs->nodes, h);
 	free(h);
 }
@@ -87,7 +91,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		r = fd < 0 ? -ESTALE : 0;
 	}
 	if (r == 0)
-		r = op_file_opened(fs, n, fd, message, fi);
+		r = op_file_opened(req, n, fd, message, fi);
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (fuse_reply_open(req, fi) == -ENOENT)

@@ -16,13 +16,35 @@
 #define ENTRY_TRIES 8
 #define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
-int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
+static int statx_for(fuse_req_t req, int dirfd, const char *name, unsigned wanted, struct statx *stx)
 {
 	int flags = AT_SYMLINK_NOFOLLOW | (name[0] ? 0 : AT_EMPTY_PATH), r;
 
 	*stx = (struct statx){0};
-	CALLER_RUN(req, r, statx(dirfd, name, flags, STATX_WANTED, stx));
+	CALLER_RUN(req, r, statx(dirfd, name, flags, wanted, stx));
 	return r < 0 ? -errno : 0;
+}
+
+int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
+{
+	return statx_for(req, dirfd, name, STATX_WANTED, stx);
+}
+
+int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx)
+{
+	struct dir_attr *kept = &dir->dir->attr;
+	uint64_t begun = dir_attr_begin(kept);
+	int r;
+
+	if (!ops_fs(req)->remote || ops_fs(req)->conf->revalidate_ns == 0)
+		return ops_statx(req, dirfd, name, stx);
+	r = statx_for(req, dirfd, name, DIR_ATTR_LIGHT, stx);
+	if (r < 0 || dir_attr_merge(kept, stx, clock_mono_ns()))
+		return r;
+	r = ops_statx(req, dirfd, name, stx);
+	if (r == 0 && stx->stx_ino == dir->ino)
+		dir_attr_keep(kept, stx, clock_mono_ns(), begun);
+	return r;
 }
 
 static struct timespec timespec_of(struct statx_timestamp t)
@@ -118,17 +140,19 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 			       int *error)
 {
 	struct fs *fs = ops_fs(req);
-	struct node *n;
-	int fd = -1, r = ops_statx(req, dirfd, name, stx);
+	struct node *n = node_child(&fs->nodes, parent, name);
+	int fd = -1, r = n && n->dir ? ops_statx_dir(req, n, dirfd, name, stx) : ops_statx(req, dirfd, name, stx);
 
+	if (n)
+		node_unref(&fs->nodes, n);
 	*error = r;
 	if (r < 0)
 		return NULL;
 	if (S_ISDIR(stx->stx_mode)) {
-		struct stat st;
+		struct statx same;
 
 		CALLER_RUN(req, fd, openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-		if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_ino != stx->stx_ino)) {
+		if (fd >= 0 && (statx(fd, "", AT_EMPTY_PATH, STATX_INO, &same) < 0 || same.stx_ino != stx->stx_ino)) {
 			close(fd);
 			*error = -ESTALE;
 			return NULL;
@@ -186,11 +210,13 @@ void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
 
 int ops_same(int fd, const struct node *n)
 {
-	struct stat st;
+	struct statx stx;
 
-	if (fstat(fd, &st) < 0)
+	/* No more than that: to tell size or times an NFS client sends what was written, each time the kernel asks for
+	 * "security.capability" before a write. */
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO, &stx) < 0)
 		return -errno;
-	return st.st_dev == n->dev && st.st_ino == n->ino ? 0 : -ESTALE;
+	return makedev(stx.stx_dev_major, stx.stx_dev_minor) == n->dev && stx.stx_ino == n->ino ? 0 : -ESTALE;
 }
 
 int ops_open_instead(struct fs *fs, struct node *n, int r)
@@ -233,6 +259,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	conn->max_background = fs->conf->threads;
 	conn->congestion_threshold = fs->conf->threads * 3 / 4;
+	backing_start(fs, conn);
 	if (fs->ready)
 		fs->ready(fs);
 }

@@ -28,6 +28,8 @@ static inline struct node *ops_node(fuse_req_t req, fuse_ino_t ino)
 
 /* statx(2) of a name, or of the descriptor itself where name is "". Returns 0 or negative errno. */
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
+/* The same of a known directory: its times and its size may be from before, see dir_attr.h. */
+int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
 int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
@@ -80,7 +82,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
 			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
 /* Makes the handle of a descriptor that was just opened; takes fd over. Returns 0 or -ENOMEM. */
-int op_file_opened(struct fs *fs, struct node *n, int fd, bool message, struct fuse_file_info *fi);
+int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi);
 /* Closes and forgets a handle. */
 void op_file_closed(struct fs *fs, struct handle *h);
 /* op_dir.c */

@@ -232,6 +232,10 @@ void own_end(struct fs *fs, struct own *own, int result, const struct change *ch
 	struct event *full = NULL;
 	bool doubtful = false;
 
+	if (result == 0)
+		dir_attr_changed(&own->dir->dir->attr, serverclock_now_ns(tree_device(own->dir->dev)));
+	else if (!surely_nothing(result))
+		dir_attr_forget(&own->dir->dir->attr);
 	if (!own->is_half)
 		return;
 	if (result == 0)

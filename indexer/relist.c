@@ -76,7 +76,7 @@ static int scan_once(const struct relist_tools *tools, struct relist *job, const
 	}
 	/* Without the right to switch, the attempt is made as we are. */
 	cred_become(&owner);
-	r = scan_half(fd, have ? &b->names : NULL, have && fresh_scan_drops_cache(&b->row.fresh), scan);
+	r = scan_half(fd, have ? &b->names : NULL, have && fresh_scan_drops_cache(&b->row.fresh), NULL, scan);
 	cred_restore();
 	close(fd);
 	if (r < 0)

@@ -216,6 +216,7 @@ static const struct key keys[] = {
 	{"scans", parse_count, AT(scans), .preset = "8", .min = 1, .max = 1024},
 	{"bus_shards", parse_count, AT(bus_shards), .preset = "16", .min = 1, .max = 4096},
 	{"cache_bytes", parse_size, AT(cache_bytes), .preset = "1G", .max = 1LL << 50},
+	{"passthrough", parse_size, AT(passthrough), .preset = "1M", .max = 1LL << 50},
 	{"threads", parse_count, AT(threads), .preset = "64", .min = 1, .max = 4096},
 	{"log", parse_choice, AT(log), .preset = "info", .words = log_words},
 	{"metrics", parse_string, AT(metrics), .preset = ""},

@@ -42,6 +42,7 @@ struct conf {
 	uint32_t scans;
 	uint32_t bus_shards;
 	uint64_t cache_bytes;
+	uint64_t passthrough; /* messages of this size are read straight from the lower file; 0: none are */
 	uint32_t threads;
 	enum log_level log;
 	char *metrics;

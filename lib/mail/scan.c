@@ -178,14 +178,18 @@ static int judge(const struct listing *before, const struct listing *passes, str
 	return 0;
 }
 
-/* One pass: S0, the listing, S1. */
-static int pass_read(int dirfd, bool drop_cache, struct fresh_pass *p, struct listing *l, uint64_t *all)
+/* One pass: S0 (the stamp, if there is one already), the listing, S1. */
+static int pass_read(int dirfd, bool drop_cache, const struct stamp *stamp, struct fresh_pass *p, struct listing *l,
+		     uint64_t *all)
 {
-	int rc;
+	int rc = 0;
 
 	if (drop_cache)
 		posix_fadvise(dirfd, 0, 0, POSIX_FADV_DONTNEED);
-	rc = stamp_read(dirfd, &p->s0, NULL);
+	if (stamp)
+		p->s0 = *stamp;
+	else
+		rc = stamp_read(dirfd, &p->s0, NULL);
 	if (rc < 0)
 		return rc;
 	/* S0 has just fed the clock, so that this is never below it. */
@@ -342,7 +346,7 @@ static int list_union(int dirfd, const struct listing *before, const struct list
 	return rc;
 }
 
-int scan_half(int dirfd, const struct listing *before, bool drop_cache, struct scan *s)
+int scan_half(int dirfd, const struct listing *before, bool drop_cache, const struct stamp *stamp, struct scan *s)
 {
 	struct listing passes[PASSES_MAX];
 	enum fresh_pass_verdict verdict = FRESH_PASS;
@@ -356,7 +360,7 @@ int scan_half(int dirfd, const struct listing *before, bool drop_cache, struct s
 		listing_init(&passes[i]);
 	for (unsigned i = 0; i < PASSES_MAX && verdict == FRESH_PASS; i++) {
 		s->last = (struct fresh_pass){.number = i + 1};
-		rc = pass_read(dirfd, drop_cache || i > 0, &s->last, &passes[i], &all);
+		rc = pass_read(dirfd, drop_cache || i > 0, i ? NULL : stamp, &s->last, &passes[i], &all);
 		if (rc < 0)
 			goto out;
 		s->listings++;

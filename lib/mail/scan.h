@@ -27,9 +27,9 @@ struct scan {
 
 /*
  * dirfd: open O_RDONLY | O_DIRECTORY. before: what is listed now. drop_cache: fresh_scan_drops_cache() of the row.
- * Returns 0 or negative errno (then nothing is held).
+ * stamp: one that was read just before, it saves a call; or NULL. Returns 0 or negative errno (then nothing is held).
  */
-int scan_half(int dirfd, const struct listing *before, bool drop_cache, struct scan *s);
+int scan_half(int dirfd, const struct listing *before, bool drop_cache, const struct stamp *stamp, struct scan *s);
 void scan_release(struct scan *s);
 
 /*

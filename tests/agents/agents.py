@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dovecot import PASSWORD, Dovecot, lmtp_deliver
 from place import HOOKS, SENDER, Inside, accounts, as_account, run, write
 from talk import Account
+from versions import only
 
 
 class Agent:
@@ -101,14 +102,25 @@ class Procmail(Agent):
         run([*self.argv, *as_account(account), "procmail", "-t", "-f", SENDER, self.rc], message)
 
 
+LDA = """[2.4] dovecot_config_version = 2.4.0
+[2.4] dovecot_storage_version = 2.4.0
+base_dir = {dir}/run
+log_path = {dir}/log
+[2.3] mail_location = maildir:~/Maildir
+[2.4] mail_driver = maildir
+[2.4] mail_path = ~/Maildir
+stats_writer_socket_path =
+postmaster_address = postmaster@example.org
+"""
+
+
 class DovecotLda(Agent):
     group = "dovecot"
 
     def start(self):
         self.conf = self.file(
             "dovecot.conf",
-            f"base_dir = {self.dir}/run\nlog_path = {self.dir}/log\nmail_location = maildir:~/Maildir\n"
-            "stats_writer_socket_path =\npostmaster_address = postmaster@example.org\n",
+            only("dovecot", LDA.format(dir=self.dir)),
         )
         self.file("log", "", 0o666)
 

@@ -5,6 +5,7 @@ import os
 import pty
 import select
 import signal
+import termios
 import time
 
 import pytest
@@ -29,6 +30,7 @@ def mutt(top, home, keys, folder="u"):
     pid, tty = pty.fork()
     if pid == 0:
         os.chdir(top)
+        termios.tcsetwinsize(0, (24, 80))  # newer ones refuse a terminal without a size
         os.execvpe("mutt", ["mutt", "-n", "-F", rc, "-f", folder, "-e", f'push "{keys}"'], {**ENV, "HOME": home})
     screen, end = b"", time.monotonic() + WAIT_S
     try:

@@ -8,8 +8,8 @@ import subprocess
 
 from daemon import WAIT_S, until
 from talk import TOP, Talk
+from versions import INSIDE
 
-INSIDE = os.path.join(TOP, "tests/support/inside")
 GROUP = os.path.join(TOP, "build/deps/courier")
 
 SETTINGS = {

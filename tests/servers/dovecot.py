@@ -10,8 +10,8 @@ import subprocess
 
 from daemon import WAIT_S, logs, until
 from talk import Talk
+from versions import INSIDE, only
 
-INSIDE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "support", "inside")
 PASSWORD = "secret"
 TROUBLE = re.compile(r": (Warning|Error|Fatal|Panic): ")
 # What is no trouble: the master says with a warning that it was asked to end.
@@ -21,34 +21,45 @@ STARTED = "starting up for "  # it has its ports
 IN_USE = "Address already in use"
 CONNECTIONS = 2000  # more than any test makes
 
-CONF = """
+# Lines as `only` knows them.
+CONF = """[2.4] dovecot_config_version = 2.4.0
+[2.4] dovecot_storage_version = 2.4.0
 base_dir = {dir}/run
 state_dir = {dir}/state
 instance_name = {name}
 log_path = {dir}/log
-login_log_format_elements = user=<%u> method=%m rport=%b mpid=%e
+[2.3] login_log_format_elements = user=<%u> method=%m rport=%b mpid=%e
+[2.4] login_log_format_elements = user=<%{{user}}> method=%{{mechanism}} rport=%{{remote_port}} mpid=%{{mail_pid}}
 protocols = imap pop3 lmtp
+listen = 127.0.0.1
 ssl = no
-disable_plaintext_auth = no
-auth_username_format = %Ln
+[2.3] disable_plaintext_auth = no
+[2.4] auth_allow_cleartext = yes
+[2.3] auth_username_format = %Ln
+[2.4] auth_username_format = %{{user | username | lower}}
 first_valid_uid = 1
-mail_location = maildir:~/Maildir{location}
+[2.3] mail_location = maildir:~/Maildir{location}
+[2.4] mail_driver = maildir
+[2.4] mail_path = ~/Maildir
+[2.4] mail_index_path = {indexes}
 mail_max_userip_connections = {connections}
 default_vsz_limit = 1 G
 default_client_limit = {clients}
 default_process_limit = {connections}
-passdb {{
-  driver = passwd-file
-  args = {dir}/users
+passdb passwd-file {{
+[2.3]   driver = passwd-file
+[2.3]   args = {dir}/users
+[2.4]   passwd_file_path = {dir}/users
 }}
-userdb {{
-  driver = passwd-file
-  args = {dir}/users
+userdb passwd-file {{
+[2.3]   driver = passwd-file
+[2.3]   args = {dir}/users
+[2.4]   passwd_file_path = {dir}/users
 }}
 service imap-login {{
-  service_count = 0
+[2.3]   service_count = 0
+[2.4]   restart_request_count = unlimited
   inet_listener imap {{
-    address = 127.0.0.1
     port = {imap}
   }}
   inet_listener imaps {{
@@ -56,9 +67,9 @@ service imap-login {{
   }}
 }}
 service pop3-login {{
-  service_count = 0
+[2.3]   service_count = 0
+[2.4]   restart_request_count = unlimited
   inet_listener pop3 {{
-    address = 127.0.0.1
     port = {pop3}
   }}
   inet_listener pop3s {{
@@ -67,7 +78,6 @@ service pop3-login {{
 }}
 service lmtp {{
   inet_listener lmtp {{
-    address = 127.0.0.1
     port = {lmtp}
   }}
 }}
@@ -90,12 +100,13 @@ class Dovecot:
 
     name = "dovecot"
 
-    def __init__(self, directory, accounts, location="", extra="", **settings):
-        """directory: made here, removed by the caller. location: more of mail_location, as ":INDEX=/elsewhere"; extra:
-        blocks of configuration (namespaces, plugins); settings: its keys, as lock_method="dotlock"."""
+    def __init__(self, directory, accounts, indexes="", extra="", **settings):
+        """directory: made here, removed by the caller. indexes: where they are, if not beside the mail, or "MEMORY";
+        extra: blocks of configuration (namespaces, plugins), with lines for one version only as `only` knows them;
+        settings: its keys, as lock_method="dotlock"."""
         self.dir = os.path.abspath(directory)
         self.accounts = accounts
-        self.location, self.extra, self.settings = location, extra, settings
+        self.indexes, self.extra, self.settings = indexes, extra, settings
         self.allowed = [STOPPED, STOOD_STILL]  # what may be in its log although it is a warning or an error
         self.ports, self.process, self.talks = {}, None, []
 
@@ -129,17 +140,17 @@ class Dovecot:
                 f.write(f"{a.name}:{{PLAIN}}{PASSWORD}:{a.uid}:{a.uid}::{a.home}::\n")
         os.chmod(os.path.join(self.dir, "users"), 0o644)
         with open(os.path.join(self.dir, "dovecot.conf"), "w", encoding="utf-8") as f:
-            f.write(
-                CONF.format(
-                    dir=self.dir,
-                    name=os.path.basename(self.dir),
-                    location=self.location,
-                    connections=CONNECTIONS,
-                    clients=4 * CONNECTIONS,
-                    **self.ports,
-                )
+            text = CONF.format(
+                dir=self.dir,
+                name=os.path.basename(self.dir),
+                indexes=self.indexes,
+                location=self.indexes and f":INDEX={self.indexes}",
+                connections=CONNECTIONS,
+                clients=4 * CONNECTIONS,
+                **self.ports,
             )
-            f.write("".join(f"{k} = {v}\n" for k, v in self.settings.items()) + self.extra)
+            more = "".join(f"{k} = {v}\n" for k, v in self.settings.items())
+            f.write(only("dovecot", text + more + self.extra))
 
     def _start(self):
         self.ports = free_ports("imap", "pop3", "lmtp")
@@ -238,7 +249,7 @@ class Dovecot:
 
     def pid_of(self, talk):
         """The process that serves an imap() or pop3()."""
-        login = re.compile(rf"Login: .*\brport={talk.source.getsockname()[1]}, mpid=(\d+)")
+        login = re.compile(rf"(?:Login|Logged in): .*\brport={talk.source.getsockname()[1]}, mpid=(\d+)")
         return int(until("the login in the log", lambda: login.search(self.logged()))[1])
 
     def lmtp(self):

@@ -86,8 +86,8 @@ def test_indexes_on_the_mount(place, how):
 @pytest.mark.parametrize("how", ["fcntl", "dotlock", "memory"])
 def test_indexes_elsewhere(place, elsewhere, how):
     """On local disk, or in memory."""
-    location = ":INDEX=" + ("MEMORY" if how == "memory" else elsewhere + "/%u")
-    with dovecot(place, location=location, lock_method="fcntl" if how == "memory" else how) as server:
+    indexes = "MEMORY" if how == "memory" else elsewhere + "/%{user}"
+    with dovecot(place, indexes=indexes, lock_method="fcntl" if how == "memory" else how) as server:
         several_sessions(place, server)
     assert not index_files(place.root)
     assert bool(index_files(elsewhere)) == (how != "memory")

@@ -22,10 +22,14 @@ lda_mailbox_autocreate = yes
 protocol lmtp {
   mail_plugins = quota
 }
-plugin {
-  quota = maildir:User quota
-  quota_rule = *:storage=1M
-}
+[2.3] plugin {
+[2.3]   quota = maildir:User quota
+[2.3]   quota_rule = *:storage=1M
+[2.3] }
+[2.4] quota "User quota" {
+[2.4]   quota_driver = maildir
+[2.4]   quota_storage_size = 1M
+[2.4] }
 """
 NAME = re.compile(r"(\d+)\.M\d+P\d+\.[^,:]*(,S=\d+,W=\d+)?((?::.*)?)$")
 # What a delivery puts into the message, of the moment.

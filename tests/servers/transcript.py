@@ -14,9 +14,10 @@ from courier import Courier
 from dovecot import Dovecot
 from place import Place
 from talk import TOP
+from versions import version
 
 FOLDER = os.path.join(TOP, "tests/servers/transcripts")
-LINE = re.compile(r"(?:\[(?P<server>\w+)\] *)?(?P<what>(?:imap|pop)\d*(?:@\w+)?[>?=]|!|<) ?(?P<rest>.*)")
+LINE = re.compile(r"(?:\[(?P<server>\w+)(?: (?P<version>[\d.]+))?\] *)?(?P<what>(?:imap|pop)\d*(?:@\w+)?[>?=]|!|<) ?(?P<rest>.*)")
 LITERAL = re.compile(r"\{mail (?P<tag>[\w-]+)(?: (?P<mb>\d+)MB)?\}|\{text (?P<text>[^}]*)\}")
 POP_MULTILINE = re.compile(r"(?i)(LIST|UIDL|CAPA)$|(RETR|TOP) ")
 
@@ -35,7 +36,12 @@ class Step:
     number: int  # of the line in the file
     what: str
     rest: str
-    expected: list  # of (number, pattern)
+    expected: list  # of ((server, version), number, pattern)
+
+
+def is_for(who, server):
+    """who: (server, version), each None if it is any."""
+    return who[0] in (None, server) and who[1] in (None, version(server))
 
 
 class Transcript:
@@ -61,12 +67,13 @@ class Transcript:
         assert match, f"{where}: not understood: {line}"
         if match["what"] == "<":
             assert self.steps, f"{where}: nothing before it"
-            self.steps[-1][1].expected.append((match["server"], number, match["rest"]))
+            self.steps[-1][1].expected.append((match.group("server", "version"), number, match["rest"]))
         else:
-            self.steps.append((match["server"], Step(number, match["what"], match["rest"], [])))
+            step = Step(number, match["what"], match["rest"], [])
+            self.steps.append((match.group("server", "version"), step))
 
     def steps_for(self, server):
-        return [step for only, step in self.steps if only in (None, server)]
+        return [step for who, step in self.steps if is_for(who, server)]
 
 
 def transcripts():
@@ -135,14 +142,14 @@ class Player:
 
     def _expect(self, step, lines):
         """Each pattern is in what this connection has said since its last one."""
-        who = step.what[:-1]
-        self.heard[who] = self.heard.get(who, "") + "".join(lines)
-        for server, number, pattern in step.expected:
-            if server in (None, self.kind):
+        here = step.what[:-1]
+        self.heard[here] = self.heard.get(here, "") + "".join(lines)
+        for who, number, pattern in step.expected:
+            if is_for(who, self.kind):
                 where = f"{self.transcript.path}:{number} ({self.kind}, {self.way})"
-                assert re.search(pattern, self.heard[who]), f"{where}: was not said:\n{self.heard[who][-LONG:]}"
+                assert re.search(pattern, self.heard[here]), f"{where}: was not said:\n{self.heard[here][-LONG:]}"
         if step.expected:
-            self.heard[who] = ""
+            self.heard[here] = ""
 
     def _wait(self, who, pattern):
         """While it idles: until it says so by itself."""

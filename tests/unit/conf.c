@@ -71,6 +71,7 @@ static void defaults(void **state)
 	assert_int_equal(c.scans, 8);
 	assert_int_equal(c.bus_shards, 16);
 	assert_true(c.cache_bytes == 1ULL << 30);
+	assert_true(c.passthrough == 1 << 20);
 	assert_int_equal(c.threads, 64);
 	assert_int_equal(c.log, LOG_LEVEL_INFO);
 	assert_string_equal(c.metrics, "");

@@ -48,10 +48,21 @@ static void c16_options(void **state)
 	}
 }
 
+static void opened_by_name(void **state)
+{
+	(void)state;
+	assert_true(mount_opens_by_name("nfs4", "rw,vers=4.0,rsize=1048576"));
+	assert_false(mount_opens_by_name("nfs4", "rw,vers=4.1,rsize=1048576"));
+	assert_false(mount_opens_by_name("nfs4", "rw,vers=4.2"));
+	assert_false(mount_opens_by_name("nfs", "rw,vers=3"));
+	assert_false(mount_opens_by_name("ext4", "vers=4.0"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(c16_options),
+		cmocka_unit_test(opened_by_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

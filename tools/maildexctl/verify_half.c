@@ -46,7 +46,7 @@ static int scan_disk(struct verify_found *f, const struct tree *t, const char *f
 	if (fd < 0)
 		return fd;
 	/* The client's cached pages are dropped: the server is asked, whatever the mount options say. */
-	rc = scan_half(fd, f->state == VERIFY_DAMAGED ? NULL : &f->index, true, &f->disk);
+	rc = scan_half(fd, f->state == VERIFY_DAMAGED ? NULL : &f->index, true, NULL, &f->disk);
 	close(fd);
 	return rc < 0 ? err_set(e, rc, "%s/%s: cannot be listed: %s", folder, half_word(half), strerror(-rc)) : 0;
 }
