@@ -132,7 +132,7 @@ class Life:
         with contextlib.ExitStack() as stack:
             boxes = {(w, h): stack.enter_context(self._box(w, h)) for w in WAYS for h in HOSTS}
             self._warm(boxes)
-            before = {at: calls.read(box.nfs) for at, box in boxes.items()}
+            before = {at: box.called() for at, box in boxes.items()}
             for number, step in enumerate(plan):
                 told = {self._step(boxes, way, step) for way in WAYS}
                 differ += len(told) != 1
