@@ -44,7 +44,7 @@ UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 # Objects of tests are kept too.
 .SECONDARY:
 .PHONY: all help deps check check-unit check-mount check-servers check-agents check-everyday check-full \
-	check-sanitized check-tsan lint bench bench-nfs demo install uninstall clean
+	check-sanitized check-tsan lint bench check-nfs bench-nfs demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
 
 help:
@@ -128,6 +128,9 @@ demo: deps
 ## make bench           measure: listings, index, rebuild, renames; side by side with native and bindfs
 bench: all $(BENCH)
 	tests/bench/run
+## make check-nfs       tests on a real NFS server and client (v3, v4.2, root squash), in a virtual machine; hours where it is emulated
+check-nfs:
+	tests/nfs/check
 ## make bench-nfs       measure: NFS calls of logins, in a virtual machine; under half an hour (FULL=1: everything, hours)
 bench-nfs:
 	tests/nfs/build

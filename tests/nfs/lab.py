@@ -94,7 +94,7 @@ class Host(Maildex):
         super().__init__(host=name, **conf)
 
     def _root(self):
-        return os.path.join(self.nfs, self.tree.name)
+        return os.path.join(self.nfs, self.tree.name), self.tree.path
 
     def __enter__(self):
         super().__enter__()
@@ -103,7 +103,7 @@ class Host(Maildex):
         return self
 
     def __exit__(self, *args):
-        self.root = tempfile.mkdtemp()  # the tree is somebody else's to remove
+        self.made = tempfile.mkdtemp()  # the tree is somebody else's to remove
         try:
             super().__exit__(*args)
         finally:
