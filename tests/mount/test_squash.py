@@ -9,7 +9,7 @@ from errno import EACCES, EAGAIN
 
 import pytest
 
-from host import Maildex, acting_as, libc, refused
+from host import Maildex, acting_as, refused
 
 OWNER = 2345
 WITHOUT = "-dac_override,-dac_read_search,-fowner"

@@ -78,7 +78,7 @@ def several_sessions(place, server, *beside):
     assert audit(server, ledger, workers, (), place.low(place.accounts[0].name, "Maildir"))
 
 
-@pytest.mark.parametrize("how", ON_MOUNT)
+@pytest.mark.parametrize("how", [pytest.param(h, marks=[pytest.mark.nfs] if h == "fcntl" else []) for h in ON_MOUNT])
 def test_indexes_on_the_mount(place, how):
     with dovecot(place, **ON_MOUNT[how]) as server:
         several_sessions(place, server)

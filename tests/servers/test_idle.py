@@ -171,6 +171,7 @@ def change(folder, what):
         os.unlink(path)
 
 
+@pytest.mark.nfs
 @pytest.mark.parametrize("server", SERVERS)
 def test_flags_and_removal_elsewhere(server):
     """What another host's server does in cur/."""

@@ -88,6 +88,7 @@ def some_deliveries(place):
     return said, files(place.made)
 
 
+@pytest.mark.nfs
 def test_as_on_a_plain_tree():
     with Place(2, plain=True) as plain, Place(2) as place:
         said, left = some_deliveries(plain.open())

@@ -10,7 +10,19 @@ from compared import same
 from place import WAYS
 from transcript import FOLDER, Player, transcripts
 
-ALL = [pytest.param(t, s, id=f"{os.path.relpath(t.path, FOLDER)}-{s}") for t, s in transcripts()]
+# What meets most of what NFS has of its own: changes by others, renames, links, hidden removals, locks, owners.
+ON_NFS = {
+    *("imap/append", "imap/copy", "imap/expunge", "imap/noop", "imap/select", "imap/shared", "imap/store"),
+    *("imap/two_sessions", "pop3/delete", "pop3/delivery", "pop3/read"),
+}
+
+
+def param(transcript, server):
+    name = os.path.relpath(transcript.path, FOLDER)
+    return pytest.param(transcript, server, id=f"{name}-{server}", marks=[pytest.mark.nfs] if name in ON_NFS else [])
+
+
+ALL = [param(t, s) for t, s in transcripts()]
 
 
 @pytest.mark.parametrize("transcript, server", ALL)
