@@ -26,7 +26,7 @@ class Pair:
     """The two mailboxes of one server, version and size."""
 
     def __init__(self, boxes, servers, others, server, log, watch=None, full=False):
-        """log(pair, situation, way, cost, messages) is told of each login; watch(pair, situation, way): a context of it."""
+        """log(pair, situation, way, cost, messages) is told of each login; watch(pair, situation, way): its context."""
         self.boxes, self.servers, self.others, self.log = boxes, servers, others, log
         self.watch = watch or (lambda *_: contextlib.nullcontext())
         self.server, self.protocol = server.split("-")

@@ -85,7 +85,7 @@ def rows(result):
 
 
 def alike(ways):
-    """Did both tell of the same messages? Plain NFS may not see a delivery while it trusts its caches; the mount does."""
+    """Did both tell of the same messages? Plain NFS may not see a delivery while it trusts its caches."""
     return ways["plain"].messages == ways["mount"].messages
 
 
