@@ -151,43 +151,42 @@ static struct device *device_find(dev_t dev)
 	return NULL;
 }
 
-static void device_set(dev_t dev, bool taken)
+/* Returns what it was. */
+static bool device_set(dev_t dev, bool taken)
 {
 	struct device *d;
+	bool was;
 
 	pthread_mutex_lock(&devices.lock);
 	d = device_find(dev);
+	was = d && d->taken;
 	if (d)
 		d->taken = taken;
 	pthread_mutex_unlock(&devices.lock);
+	return was;
 }
 
 static void device_refused(dev_t dev, const char *why)
 {
-	struct device *d;
-	bool said;
-
-	pthread_mutex_lock(&devices.lock);
-	d = device_find(dev);
-	said = !d->taken;
-	d->taken = false;
-	pthread_mutex_unlock(&devices.lock);
-	if (!said)
+	if (device_set(dev, false))
 		log_info("big messages are read through maildexfs, not straight from the lower files: %s", why);
 }
 
 /* A look at how it is mounted, once. */
-static void device_judge(dev_t dev, int fd)
+static bool device_judge(dev_t dev, int fd)
 {
 	const struct mount *m;
 	struct mounts all;
+	bool by_name;
 
 	if (mounts_of_fd(&all, fd, &m) < 0)
-		return;
-	device_set(dev, true);
-	if (mount_opens_by_name(m->fstype, m->options))
-		device_refused(dev, "NFS 4.0 opens by name, and another host may change the name meanwhile");
+		return false;
+	by_name = mount_opens_by_name(m->fstype, m->options);
 	mounts_release(&all);
+	device_set(dev, true);
+	if (by_name)
+		device_refused(dev, "NFS 4.0 opens by name, and another host may change the name meanwhile");
+	return !by_name;
 }
 
 static bool device_takes(dev_t dev, int fd)
@@ -202,13 +201,7 @@ static bool device_takes(dev_t dev, int fd)
 	if (is_new)
 		devices.list[devices.count++] = (struct device){.dev = dev};
 	pthread_mutex_unlock(&devices.lock);
-	if (!is_new)
-		return takes;
-	device_judge(dev, fd);
-	pthread_mutex_lock(&devices.lock);
-	takes = device_find(dev)->taken;
-	pthread_mutex_unlock(&devices.lock);
-	return takes;
+	return is_new ? device_judge(dev, fd) : takes;
 }
 
 /* ---- open files ---- */
