@@ -147,7 +147,7 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 {
 	enum fresh_verdict verdict = FRESH_SCAN;
 	struct event *burst = NULL;
-	struct stamp s;
+	struct stamp s = {0};
 	bool repaired, stamped = false;
 	int r = 0;
 

@@ -59,6 +59,7 @@ static void roll_release(struct roll *r)
 	free(r->known);
 	free(r->names);
 	free(r->messages);
+	*r = (struct roll){0};
 }
 
 static int roll_init(struct roll *r, uint64_t room)
