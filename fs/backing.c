@@ -234,8 +234,9 @@ void backing_opened(struct fuse_req *req, struct node *n, struct handle *h, cons
 	struct backing_ask ask = {.flags = fi->flags, .uid = ctx->uid, .gid = ctx->gid};
 	int id = 0, spare;
 
-	ask.worth_it =
-		usable && message && st->st_size >= (off_t)fs->conf->passthrough && device_takes(st->st_dev, h->fd);
+	/* The owner only: on NFSv4 the server refuses an open for writing in the name of who may only read. */
+	ask.worth_it = usable && message && ctx->uid == st->st_uid && st->st_size >= (off_t)fs->conf->passthrough &&
+		       device_takes(st->st_dev, h->fd);
 	pthread_mutex_lock(&fs->nodes.lock);
 	h->way = backing_way(&n->backing, &ask);
 	if (h->way == BACKING_STRAIGHT && !n->backing.straight) {

@@ -3,7 +3,7 @@
  * Big messages are read straight from the lower file: the kernel reads and maps it by itself (FUSE_PASSTHROUGH: libfuse
  * 3.17, Linux 6.9) and asks us for no byte.
  *
- * Which files, and why no others. Messages only, of `passthrough` bytes or more, opened for reading only. A message
+ * Which files, and why no others. Messages only, of `passthrough` bytes or more, opened by their owner to read. A message
  * never changes, so nobody has to agree with a writer's pages on what it holds. Uidlists, indexes and caches are
  * written, grow, are mapped while they grow (growth.h) and are replaced on other hosts: they keep close-to-open as it
  * is, by our own open and without pages that stay; they are small, and our read of them is hardly slower. A small
