@@ -47,7 +47,7 @@ static bool apply_blindly(struct fs *fs, struct live *l, const struct event *ev,
 			live_set_need(l); /* in the middle of a burst: simpler than taking it apart */
 			doubt = true;
 		}
-		live_touch(l, &ev->changes[i]);
+		live_touch(l, &ev->changes[i], blind);
 	}
 	live_context(fs, l, &ctx);
 	fresh_applied(&l->fresh, &fe, &ctx, changed);
@@ -134,7 +134,7 @@ static bool look_one(struct live *l, int dirfd, const struct change *c, bool *do
 		live_set_need(l);
 		*doubt = true;
 	}
-	live_touch(l, c);
+	live_touch(l, c, false);
 	pthread_mutex_unlock(&l->lock);
 	return changed;
 }

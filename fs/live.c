@@ -384,14 +384,14 @@ bool live_apply_plan(struct live *l, const struct plan *plan)
 	return copy.nremove || copy.nput;
 }
 
-void live_touch(struct live *l, const struct change *c)
+void live_touch(struct live *l, const struct change *c, bool sure)
 {
 	if (!l->scanning)
 		return;
 	if (l->ntouched < LIVE_TOUCHED_MAX && !l->touched)
-		l->touched = malloc(LIVE_TOUCHED_MAX * sizeof(struct change));
+		l->touched = malloc(LIVE_TOUCHED_MAX * sizeof(*l->touched));
 	if (l->ntouched < LIVE_TOUCHED_MAX && l->touched)
-		l->touched[l->ntouched++] = *c;
+		l->touched[l->ntouched++] = (struct scan_change){.change = *c, .sure = sure};
 	else {
 		live_set_need(l);
 		l->doubt_meanwhile = true;

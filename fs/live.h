@@ -53,7 +53,7 @@ struct live {
 	bool scanning;
 	bool need_meanwhile, doubt_meanwhile; /* set while scanning */
 	size_t ntouched;                      /* beyond LIVE_TOUCHED_MAX: too many */
-	struct change *touched;
+	struct scan_change *touched;
 	unsigned inflight; /* own changes between pre and patch */
 	bool burst;        /* own changes share a window that is not closed yet */
 	struct stamp burst_pre;
@@ -124,8 +124,8 @@ void live_stat_forget(struct fs *fs, struct node *half);
 bool live_apply_plan(struct live *l, const struct plan *plan);
 /* The entries that a change is about, as event_plan() wants them. Returns how many (may exceed max). */
 size_t live_now(struct live *l, const struct change *c, struct listing_entry *now, size_t max);
-/* Remembers a change for the scan that is under way. */
-void live_touch(struct live *l, const struct change *c);
+/* Remembers a change for the scan that is under way. sure: see struct scan_change. */
+void live_touch(struct live *l, const struct change *c, bool sure);
 /* Sets need, also for a scan under way. */
 void live_set_need(struct live *l);
 /* A stamp that was just read: stats may share it for `revalidate`. */

@@ -25,6 +25,8 @@
 #define GEN_STRIDE (1ULL << 20)
 
 #define CHECK_ROUNDS_MAX 4
+/* So often is a folder listed in which somebody changes what was just listed. */
+#define SCANS_MAX 4
 
 static uint64_t gen_next(void)
 {
@@ -165,6 +167,10 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 	}
 	if (r == 0 && verdict == FRESH_SCAN) {
 		r = live_scan(fs, l, dirfd, who, stamped ? &s : NULL, &repaired);
+		for (int i = 1; r == 0 && l->doubt && i < SCANS_MAX; i++) {
+			live_await_quiet(l);
+			r = live_scan(fs, l, dirfd, who, NULL, &repaired);
+		}
 	} else if (r == 0) {
 		counter_add(COUNT_SERVED, 1);
 	}

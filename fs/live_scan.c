@@ -51,25 +51,23 @@ static void scan_slot(struct live_cache *c, bool take)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* Changes that came after the touched ones were looked up: on top, and listed again before serving. */
+/*
+ * Changes that came after the touched ones were looked up: on top, and listed again before the next serving. What is
+ * only said to have happened (an event may be late, or a lie) is not believed: the listing is in doubt.
+ */
 static void apply_late(struct live *l, size_t from)
 {
 	struct listing_entry now[PLAN_MAX];
 	struct plan plan;
 
 	for (size_t i = from; i < l->ntouched; i++) {
-		size_t n = live_now(l, &l->touched[i], now, PLAN_MAX);
+		const struct change *c = &l->touched[i].change;
+		enum plan_verdict v = event_plan(c, l->touched[i].sure, now, live_now(l, c, now, PLAN_MAX), &plan);
 
-		switch (event_plan(&l->touched[i], true, now, n, &plan)) {
-		case PLAN_CHANGE:
+		if (v == PLAN_CHANGE)
 			live_apply_plan(l, &plan);
-			break;
-		case PLAN_SAME:
-			break;
-		case PLAN_LOOKUP:
-		case PLAN_UNCLEAR:
+		else if (v != PLAN_SAME)
 			l->doubt = true;
-		}
 		l->need_meanwhile = true;
 	}
 }
@@ -109,7 +107,7 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, bool dro
 		     const struct snapshot *old, struct scan *scan, size_t *resolved)
 {
 	struct listing before;
-	struct change *touched = NULL;
+	struct scan_change *touched = NULL;
 	int fd = -1, r;
 
 	listing_init(&before);

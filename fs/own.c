@@ -124,7 +124,7 @@ static bool patch(struct fs *fs, struct live *l, const struct change *c)
 	}
 	/* The kernel stats a half before each call by name in it: asking the server each time would end every burst. */
 	l->stat_behind = true;
-	live_touch(l, c);
+	live_touch(l, c, true);
 	if (l->burst && l->burst_pre.ctime_ns >= l->fresh.seen_ns && live_collect(l, &l->burst_event, c) == 0) {
 		l->burst_last_ns = clock_mono_ns();
 		l->fresh.gen++;

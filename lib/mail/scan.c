@@ -26,6 +26,8 @@
  * Maildir and needs no such care. */
 #define PAIRS_MAX 64
 #define TOUCHED_BITS 8192
+/* Of the three lists that are put together: before (pass 0), said, read. */
+#define TOUCHED_READ 2
 
 void (*scan_test_hook)(enum scan_stage stage, unsigned pass);
 
@@ -395,33 +397,35 @@ void scan_release(struct scan *s)
  * quickly.
  */
 struct touched {
-	const struct change *changes;
+	const struct scan_change *changes;
 	size_t n;
 	uint64_t bits[TOUCHED_BITS / 64];
 };
 
-static void touched_init(struct touched *t, const struct change *changes, size_t n)
+static void touched_init(struct touched *t, const struct scan_change *changes, size_t n)
 {
 	*t = (struct touched){.changes = changes, .n = n};
 	for (size_t i = 0; i < n; i++) {
-		uint64_t name = name_base_hash(changes[i].name, changes[i].len) % TOUCHED_BITS;
-		uint64_t old = name_base_hash(changes[i].old, changes[i].old_len) % TOUCHED_BITS;
+		uint64_t name = name_base_hash(changes[i].change.name, changes[i].change.len) % TOUCHED_BITS;
+		uint64_t old = name_base_hash(changes[i].change.old, changes[i].change.old_len) % TOUCHED_BITS;
 
 		t->bits[name / 64] |= 1ULL << name % 64;
 		t->bits[old / 64] |= 1ULL << old % 64;
 	}
 }
 
-/* The last change that was about the message, or NULL. */
-static const struct change *touched_last(const struct touched *t, const char *name, size_t len)
+/* The last change (the last sure one) that was about the message, or NULL. */
+static const struct change *touched_last(const struct touched *t, const char *name, size_t len, bool sure)
 {
 	uint64_t bit = name_base_hash(name, len) % TOUCHED_BITS;
 
 	if (!(t->bits[bit / 64] >> bit % 64 & 1))
 		return NULL;
 	for (size_t i = t->n; i-- > 0;) {
-		const struct change *c = &t->changes[i];
+		const struct change *c = &t->changes[i].change;
 
+		if (sure && !t->changes[i].sure)
+			continue;
 		if (name_same_base(name, len, c->name, c->len) ||
 		    (c->old_len && name_same_base(name, len, c->old, c->old_len)))
 			return c;
@@ -438,7 +442,7 @@ static int touched_split(const struct touched *t, const struct listing *l, struc
 	int rc = 0;
 
 	while (rc == 0 && listing_next(l, &at, &e)) {
-		struct listing *to = touched_last(t, e.name, e.len) ? touched : rest;
+		struct listing *to = touched_last(t, e.name, e.len, false) ? touched : rest;
 
 		rc = to ? listing_add(to, &e) : 0;
 	}
@@ -451,7 +455,7 @@ static int touched_names(const struct touched *t, struct listing *l)
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < t->n; i++) {
-		const struct change *c = &t->changes[i];
+		const struct change *c = &t->changes[i].change;
 		struct listing_entry name = {.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
 		struct listing_entry old = {.ino = c->ino, .type = c->type, .len = c->old_len, .name = c->old};
 
@@ -462,20 +466,25 @@ static int touched_names(const struct touched *t, struct listing *l)
 	return rc;
 }
 
-/* As what the changes leave this message; false: they took it away, or do not say. */
-static bool touched_leave(const struct touched *t, const struct listing_entry *e, struct listing_entry *left)
+/* As what a message stays that is found under no name; or NULL. `left` is room for it. read: the pass that read it. */
+static const struct listing_entry *touched_leave(const struct touched *t, const struct roll *r,
+						 const struct known *head, unsigned read, struct listing_entry *left)
 {
-	const struct change *c = touched_last(t, e->name, e->len);
+	const struct listing_entry *e = &head->entry;
+	const struct change *c = touched_last(t, e->name, e->len, true);
 
+	for (const struct known *k = head; !c && k; k = next_name(r, k))
+		if (k->pass == read)
+			return &k->entry;
 	if (!c || c->ino == 0 || c->kind == CHANGE_REMOVE || !name_same_base(e->name, e->len, c->name, c->len))
-		return false;
+		return NULL;
 	*left = (struct listing_entry){.ino = c->ino, .type = c->type, .len = c->len, .name = c->name};
-	return true;
+	return left;
 }
 
-int scan_touched(int dirfd, const struct listing *before, const struct change *changes, size_t n, struct scan *s)
+int scan_touched(int dirfd, const struct listing *before, const struct scan_change *changes, size_t n, struct scan *s)
 {
-	struct listing known[3], rest; /* before, read, said */
+	struct listing known[3], rest; /* before, said, read */
 	struct touched t;
 	struct roll r = {0};
 	int rc;
@@ -486,9 +495,9 @@ int scan_touched(int dirfd, const struct listing *before, const struct change *c
 		listing_init(&known[i]);
 	rc = before ? touched_split(&t, before, &known[0], NULL) : 0;
 	if (rc == 0)
-		rc = touched_split(&t, &s->listing, &known[1], &rest);
+		rc = touched_split(&t, &s->listing, &known[TOUCHED_READ], &rest);
 	if (rc == 0)
-		rc = touched_names(&t, &known[2]);
+		rc = touched_names(&t, &known[1]);
 	if (rc == 0)
 		rc = roll_fill(&r, &known[0], &known[1], 2);
 	if (rc == 0) {
@@ -505,7 +514,7 @@ int scan_touched(int dirfd, const struct listing *before, const struct change *c
 		if (!r.messages[at])
 			continue;
 		head = &r.known[r.messages[at] - 1];
-		rc = resolve(dirfd, &r, head, touched_leave(&t, &head->entry, &left) ? &left : NULL, s);
+		rc = resolve(dirfd, &r, head, touched_leave(&t, &r, head, TOUCHED_READ, &left), s);
 	}
 	roll_release(&r);
 	listing_release(&rest);

@@ -32,13 +32,19 @@ struct scan {
 int scan_half(int dirfd, const struct listing *before, bool drop_cache, const struct stamp *stamp, struct scan *s);
 void scan_release(struct scan *s);
 
+/* A change while a directory was read. */
+struct scan_change {
+	struct change change;
+	bool sure; /* it happened, and nothing newer is known; else somebody says so */
+};
+
 /*
  * Messages that were changed while the directory was read, oldest change first: each is looked up under every name that
- * it has or had, and s lists what is there. One that is found under no name although its last change left it there is
- * being renamed just now: it stays, as that change left it, and s->unclear is set. Returns 0 or negative errno (then s
- * is still to be released).
+ * it has or had, and s lists what is there. One that is found under no name is being renamed just now, unless its last
+ * sure change took it away: it stays as that change left it, or, where none is sure, as it was read, and s->unclear is
+ * set. Returns 0 or negative errno (then s is still to be released).
  */
-int scan_touched(int dirfd, const struct listing *before, const struct change *changes, size_t n, struct scan *s);
+int scan_touched(int dirfd, const struct listing *before, const struct scan_change *changes, size_t n, struct scan *s);
 
 /*
  * Looks one name up in the directory: *entry gets inode and type (len 0 if it is not there), *nlink the link count.
