@@ -3,16 +3,17 @@
 
 #include <pthread.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+#include "lib/mail/stamp.h"
 
-static int64_t ns_of(struct statx_timestamp t)
-{
-	return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct statx_timestamp timestamp_of(int64_t ns)
 {
-	return (struct statx_timestamp){.tv_sec = ns / NS_PER_S, .tv_nsec = (uint32_t)(ns % NS_PER_S)};
+	int64_t rest = ns % NS_PER_S;
+
+	if (rest < 0) /* before 1970 */
+		rest += NS_PER_S;
+	return (struct statx_timestamp){.tv_sec = (ns - rest) / NS_PER_S, .tv_nsec = (uint32_t)rest};
 }
 
 uint64_t dir_attr_begin(struct dir_attr *a)
@@ -58,8 +59,8 @@ void dir_attr_changed(struct dir_attr *a, int64_t server_now_ns)
 
 	pthread_mutex_lock(&lock);
 	a->changes++;
-	mtime = ns_of(a->stx.stx_mtime) + 1;
-	ctime = ns_of(a->stx.stx_ctime) + 1;
+	mtime = stamp_time_ns(&a->stx.stx_mtime) + 1;
+	ctime = stamp_time_ns(&a->stx.stx_ctime) + 1;
 	a->stx.stx_mtime = timestamp_of(mtime > server_now_ns ? mtime : server_now_ns);
 	a->stx.stx_ctime = timestamp_of(ctime > server_now_ns ? ctime : server_now_ns);
 	pthread_mutex_unlock(&lock);

@@ -25,7 +25,7 @@ struct prog;
 struct fs {
 	const struct conf *conf;
 	struct tree tree; /* the lower tree */
-	bool remote;      /* it is on a network filesystem */
+	bool dir_attrs;   /* on a network filesystem: what was read of directories is kept (dir_attr.h) */
 	char mountpoint[PATH_MAX];
 	uint64_t host_hash;
 	struct node_table nodes;

@@ -149,8 +149,9 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 {
 	enum fresh_verdict verdict = FRESH_SCAN;
 	struct event *burst = NULL;
+	const struct stamp *read = NULL;
 	struct stamp s = {0};
-	bool repaired, stamped = false;
+	bool repaired;
 	int r = 0;
 
 	pthread_mutex_lock(&fs->lives.lock);
@@ -163,10 +164,10 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 		load(fs, l);
 	if (l->snapshot) {
 		r = check(fs, l, dirfd, who, &burst, &verdict, &s);
-		stamped = true;
+		read = &s;
 	}
 	if (r == 0 && verdict == FRESH_SCAN) {
-		r = live_scan(fs, l, dirfd, who, stamped ? &s : NULL, &repaired);
+		r = live_scan(fs, l, dirfd, who, read, &repaired);
 		for (int i = 1; r == 0 && l->doubt && i < SCANS_MAX; i++) {
 			live_await_quiet(l);
 			r = live_scan(fs, l, dirfd, who, NULL, &repaired);

@@ -17,6 +17,7 @@
 #include "fs/node_private.h"
 #include "lib/base/clock.h"
 #include "lib/mail/listing.h"
+#include "lib/mail/stamp.h"
 
 #define NODE_SLOTS_MIN 1024
 
@@ -95,7 +96,7 @@ static struct node *node_new(dev_t dev, const struct statx *stx)
 	n->ino = stx->stx_ino;
 	n->type = stx->stx_mode & S_IFMT;
 	if (stx->stx_mask & STATX_BTIME)
-		n->btime_ns = stx->stx_btime.tv_sec * NS_PER_S + stx->stx_btime.tv_nsec;
+		n->btime_ns = stamp_time_ns(&stx->stx_btime);
 	if (S_ISDIR(n->type)) {
 		n->dir = calloc(1, sizeof(*n->dir));
 		if (!n->dir) {
@@ -253,7 +254,7 @@ void node_table_release(struct node_table *t)
 /* The node in the table that this is, or NULL. One that has the number but is another file is not found again. */
 static struct node *table_find(struct node_table *t, dev_t dev, const struct statx *stx)
 {
-	int64_t btime = stx->stx_mask & STATX_BTIME ? stx->stx_btime.tv_sec * NS_PER_S + stx->stx_btime.tv_nsec : 0;
+	int64_t btime = stx->stx_mask & STATX_BTIME ? stamp_time_ns(&stx->stx_btime) : 0;
 	struct node *n = t->nodes[hash_inode(dev, stx->stx_ino) & t->mask];
 
 	if (dev == t->root->dev && stx->stx_ino == t->root->ino)

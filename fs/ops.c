@@ -33,11 +33,12 @@ int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx)
 {
 	struct dir_attr *kept = &dir->dir->attr;
-	uint64_t begun = dir_attr_begin(kept);
+	uint64_t begun;
 	int r;
 
-	if (!ops_fs(req)->remote || ops_fs(req)->conf->revalidate_ns == 0)
+	if (!ops_fs(req)->dir_attrs)
 		return ops_statx(req, dirfd, name, stx);
+	begun = dir_attr_begin(kept);
 	r = statx_for(req, dirfd, name, DIR_ATTR_LIGHT, stx);
 	if (r < 0 || dir_attr_merge(kept, stx, clock_mono_ns()))
 		return r;
@@ -140,7 +141,7 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 			       int *error)
 {
 	struct fs *fs = ops_fs(req);
-	struct node *n = node_child(&fs->nodes, parent, name);
+	struct node *n = fs->dir_attrs ? node_child(&fs->nodes, parent, name) : NULL;
 	int fd = -1, r = n && n->dir ? ops_statx_dir(req, n, dirfd, name, stx) : ops_statx(req, dirfd, name, stx);
 
 	if (n)

@@ -226,16 +226,22 @@ static void tell(struct fs *fs, struct node *dir, const struct change *changes, 
 	feed_send_changes(fs, path, dir->dir->half, changes, n);
 }
 
+static void attr_changed(struct node *dir, int result)
+{
+	if (result == 0)
+		dir_attr_changed(&dir->dir->attr, serverclock_now_ns(tree_device(dir->dev)));
+	else if (!surely_nothing(result))
+		dir_attr_forget(&dir->dir->attr);
+}
+
 void own_end(struct fs *fs, struct own *own, int result, const struct change *changes, size_t nchanges)
 {
 	struct live *l = own->live;
 	struct event *full = NULL;
 	bool doubtful = false;
 
-	if (result == 0)
-		dir_attr_changed(&own->dir->dir->attr, serverclock_now_ns(tree_device(own->dir->dev)));
-	else if (!surely_nothing(result))
-		dir_attr_forget(&own->dir->dir->attr);
+	if (fs->dir_attrs)
+		attr_changed(own->dir, result);
 	if (!own->is_half)
 		return;
 	if (result == 0)

@@ -14,8 +14,7 @@
 #define SETTLE_SECONDS_NS (2 * NS_PER_S)
 #define SETTLE_FINE_NS (100 * NS_PER_MS)
 
-/* A server may say anything: what doesn't fit becomes the nearest that does. */
-static int64_t timestamp_ns(const struct statx_timestamp *t)
+int64_t stamp_time_ns(const struct statx_timestamp *t)
 {
 	if (t->tv_sec >= STAMP_NS_MAX / NS_PER_S)
 		return STAMP_NS_MAX;
@@ -34,8 +33,8 @@ int stamp_read(int fd, struct stamp *s, struct stamp_more *more)
 		return -ESTALE;
 	s->dev = tree_device(makedev(stx.stx_dev_major, stx.stx_dev_minor));
 	s->ino = stx.stx_ino;
-	s->ctime_ns = timestamp_ns(&stx.stx_ctime);
-	s->mtime_ns = timestamp_ns(&stx.stx_mtime);
+	s->ctime_ns = stamp_time_ns(&stx.stx_ctime);
+	s->mtime_ns = stamp_time_ns(&stx.stx_mtime);
 	s->size = stx.stx_size;
 	s->sized = sizecount_known(s->dev);
 	serverclock_saw(s->dev, s->ctime_ns);

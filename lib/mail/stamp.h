@@ -16,8 +16,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct statx_timestamp;
+
 /* Times in stamps are within +-this, so that differences and sums with durations cannot overflow. */
 #define STAMP_NS_MAX (INT64_MAX / 2)
+/* A server may say anything: what doesn't fit becomes the nearest that does. Returns nanoseconds since 1970. */
+int64_t stamp_time_ns(const struct statx_timestamp *t);
 
 struct stamp {
 	uint64_t dev;

@@ -32,6 +32,7 @@ static const struct row tables[][8] = {
 	{{KEPT, 100, 1}, {CHANGED, 105, 6}, {TOLD, 105, 6}, {CHANGED, 106, 7}, {TOLD, 106, 8}, {ASKED, 0, 31}},
 	/* its clock is not known: changed all the same */
 	{{KEPT, 100, 1}, {CHANGED, INT64_MIN, 2}, {TOLD, 100, 2}},
+	{{KEPT, -5, 1}, {CHANGED, INT64_MIN, 2}, {TOLD, -5, 2}},
 	{{KEPT, 100, 1}, {SET, 0, 2}, {ASKED, 0, 2}},
 	{{KEPT, 100, 1}, {MODE, 0, 2}},
 	/* a change while it is read: the reading may be from before it */
