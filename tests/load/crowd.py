@@ -7,7 +7,7 @@ import threading
 import time
 
 import busy
-from daemon import BUILD, WAIT_S
+from daemon import BUILD, WAIT_S, make_maildir
 from host import Maildex, acting_as
 from talk import SAID_LINES, Account
 
@@ -24,10 +24,8 @@ class Place(Maildex):
         self.accounts = [Account(f"u{i:02}", UID + i, top(f"u{i:02}")) for i in range(accounts)]
         for a in self.accounts:
             home = os.path.join(self.made, a.name)
-            for part in ("", "new", "cur", "tmp"):
-                os.makedirs(os.path.join(home, "Maildir", part), 0o700)
-            for path, _, _ in os.walk(home):
-                os.chown(path, a.uid, a.uid)
+            make_maildir(os.path.join(home, "Maildir"), uid=a.uid)
+            os.chown(home, a.uid, a.uid)
 
     def open(self, **options):
         if not self.plain:

@@ -98,10 +98,10 @@ def test_a_directory_handle_of_the_mount_is_asked_by_inode(tree):
     """FUSE's GETATTR of a directory carries no handle: an old handle shows the newest state."""
     with Host("mf1", tree) as host:
         host.listed("u", "cur")
-        fd = os.open(host.on("u/Maildir/cur"), os.O_RDONLY)
+        fd = os.open(host.up("u/Maildir/cur"), os.O_RDONLY)
         before = os.fstat(fd)
         name = tree.real("u", "cur")[0]
-        os.rename(host.on("u/Maildir/cur", name), host.on("u/Maildir/cur", name + "F"))
+        os.rename(host.up("u/Maildir/cur", name), host.up("u/Maildir/cur", name + "F"))
         after = os.fstat(fd)
         names = set(os.listdir(fd))
         os.close(fd)

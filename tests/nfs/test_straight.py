@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import calls
 from host import ls
 
 SIZE, PIECE = 64 << 20, 128 << 10
@@ -20,15 +21,10 @@ def kind_of(path):
     return subprocess.run(["df", "--output=fstype", path], check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
-def calls(path):
-    """{kind: calls to the server} of the NFS mount that holds path, since it was mounted."""
-    point = path
-    while not os.path.ismount(point):
-        point = os.path.dirname(point)
-    with open("/proc/self/mountstats", encoding="utf-8") as f:
-        mine = f.read().split(f" mounted on {point} with ")[-1].split("\ndevice ")[0]
-    lines = mine.split("per-op statistics\n")[1].splitlines()
-    return {kind.strip(): int(rest.split()[0]) for kind, rest in (line.split(":", 1) for line in lines if ":" in line)}
+def mountpoint(path):
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def read_it(path):
@@ -104,13 +100,13 @@ def test_speed(m, cache, figures):
 
 def test_calls(m, figures):
     """The kernel opens the lower file once more; without a delegation that is a call on NFSv4, and none on NFSv3."""
-    found = []
+    found, point = [], mountpoint(m.root)
     for path in (m.low(m.msg), m.up(m.msg)):
         read_it(path)  # what each path knows of the name
         forget(path, m.low(m.msg))
-        before = calls(m.root)
+        before = calls.read(point)
         read_it(path)
-        found.append({k: v - before[k] for k, v in calls(m.root).items() if v != before[k]})
+        found.append({kind: op.count for kind, op in calls.diff(before, calls.read(point)).items()})
     reads = [sum(v for k, v in f.items() if k.startswith("READ")) for f in found]  # READ_PLUS too
     others = [sum(f.values()) - r for f, r in zip(found, reads)]
     figures(dict(zip(("plain", "mount"), found)))

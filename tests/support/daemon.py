@@ -227,6 +227,27 @@ def xxh3_listing(name, ino):
     return _xxhash.XXH3_64bits_withSeed(data, len(data), ino)
 
 
+def put_message(maildir, half, name):
+    path = os.path.join(maildir, half, name)
+    with open(path, "wb") as f:
+        f.write(b"Subject: x\n\nx\n")
+    return os.stat(path).st_ino
+
+
+def make_maildir(path, new=0, cur=0, uid=None):
+    """By root, for that owner."""
+    for sub in ("", "new", "cur", "tmp"):
+        os.makedirs(os.path.join(path, sub), mode=0o700, exist_ok=True)
+    for i in range(new):
+        put_message(path, "new", f"17000{i:05}.M1P1.host")
+    for i in range(cur):
+        put_message(path, "cur", f"16000{i:05}.M1P1.host:2,S")
+    if uid is not None:
+        for top, dirs, files in os.walk(path):
+            for n in ["", *dirs, *files]:
+                os.chown(os.path.join(top, n), uid, uid)
+
+
 class Daemon:
     """One maildexd with its own root, index and socket below a temporary folder."""
 
@@ -333,22 +354,10 @@ class Daemon:
         return os.path.join(self.root, *parts)
 
     def maildir(self, folder, new=0, cur=0, uid=None):
-        for sub in ("", "new", "cur", "tmp"):
-            os.makedirs(self.path(folder, sub), mode=0o700, exist_ok=True)
-        for i in range(new):
-            self.deliver(folder, f"17000{i:05}.M1P1.host")
-        for i in range(cur):
-            self.deliver(folder, f"16000{i:05}.M1P1.host:2,S", half="cur")
-        if uid is not None:
-            for top, dirs, files in os.walk(self.path(folder)):
-                for n in ["", *dirs, *files]:
-                    os.chown(os.path.join(top, n), uid, uid)
+        make_maildir(self.path(folder), new, cur, uid)
 
     def deliver(self, folder, name, half="new"):
-        path = self.path(folder, half, name)
-        with open(path, "wb") as f:
-            f.write(b"Subject: x\n\nx\n")
-        return os.stat(path).st_ino
+        return put_message(self.path(folder), half, name)
 
     def stamp(self, folder, half):
         st = os.stat(self.path(folder, ("new", "cur")[half]))

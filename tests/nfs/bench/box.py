@@ -5,56 +5,26 @@ of its own (with caches of its own), so that its calls are counted apart.
 Flow: with Box(...) as box: box.measured(action) -> Cost, again and again; others (Others) change it in between.
 """
 
-import contextlib
 import dataclasses
 import os
-import subprocess
 import time
 
 import calls
+import nfsmount
 from daemon import Client
+from host import acting_as
 from mailboxes import VMAIL, base, cell, name
 from stack import Stack
 
 TOP = "/srv/bench"
 LOWER = "/srv/lower"
 OTHERS = "/srv/others"
-SERVER = "10.9.0.1"
 # Nothing was called for so long: the host is at rest. What maildexfs and maildexd do after a change they do
 # within 50 ms.
 REST_S = 0.3
 STEP_S = 0.05
 # The client tells the server every few seconds that it is still there, whatever anybody does.
 LEASE = ("SEQUENCE", "RENEW")
-
-
-def nfs_mount(host, version, path, at, *options):
-    """Each with its own caches and counters, also where the same export is mounted twice."""
-    os.makedirs(at, exist_ok=True)
-    nolock = ["nolock"] if version == "3" else []
-    options = ["vers=" + version, "proto=tcp", "hard", "nosharecache", *nolock, *options]
-    source = f"{SERVER}:{'/export' if version == '3' else ''}{path}"
-    subprocess.run(
-        ["nsenter", f"--net=/run/netns/{host}", "mount", "-t", "nfs", "-o", ",".join(options), source, at], check=True
-    )
-
-
-def nfs_unmount(at):
-    """Also while a session that nobody waited for is in it."""
-    if subprocess.run(["umount", at], check=False, stderr=subprocess.DEVNULL).returncode:
-        subprocess.run(["umount", "-l", at], check=True)
-
-
-@contextlib.contextmanager
-def as_vmail():
-    """NFS asks the server as whom we call."""
-    os.setegid(VMAIL)
-    os.seteuid(VMAIL)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 @dataclasses.dataclass
@@ -79,7 +49,7 @@ class Box:
         self.busy_until = 0.0  # CLOCK_MONOTONIC
 
     def __enter__(self):
-        nfs_mount(self.host, self.version, self.path, self.nfs, *self.options)
+        nfsmount.mount(self.host, self.version, self.path, self.nfs, *self.options)
         if self.way == "mount":
             os.makedirs(self.at, exist_ok=True)
             self.stack = Stack("/tmp", self.nfs, self.at, self.label, host=self.host, **self.conf)
@@ -91,7 +61,7 @@ class Box:
     def __exit__(self, *_):
         if self.stack:
             self.stack.stop()
-        nfs_unmount(self.nfs)
+        nfsmount.unmount(self.nfs)
 
     def home_of(self, user="u"):
         return os.path.join(self.at, user)
@@ -159,12 +129,12 @@ class Others:
 
     def __enter__(self):
         for host in ("mf2", "mi1"):
-            nfs_mount(host, self.version, "/", os.path.join(OTHERS, host))
+            nfsmount.mount(host, self.version, "/", os.path.join(OTHERS, host))
         return self
 
     def __exit__(self, *_):
         for host in ("mf2", "mi1"):
-            nfs_unmount(os.path.join(OTHERS, host))
+            nfsmount.unmount(os.path.join(OTHERS, host))
 
     def _maildir(self, host, box, user="u"):
         return f"{OTHERS}/{host}{box.path}/{user}/Maildir"
@@ -174,7 +144,7 @@ class Others:
         self.count += 1
         new = f"{int(time.time())}.M{time.time_ns() // 1000 % 10**6}P{os.getpid()}Q{self.count}.mail-in9,S=62,W=65"
         path = self._maildir("mi1", box, user)
-        with as_vmail():
+        with acting_as(VMAIL):
             with open(f"{path}/tmp/{new}", "xb") as f:
                 f.write(b"From: a@example.org\r\nTo: b@example.net\r\nSubject: new\r\n\r\nnew\r\n")
                 os.fsync(f.fileno())
@@ -183,12 +153,12 @@ class Others:
     def flag(self, box, number):
         """Another mail-fetch host."""
         path = self._maildir("mf2", box)
-        with as_vmail():
+        with acting_as(VMAIL):
             os.rename(f"{path}/cur/{name(number)}", f"{path}/cur/{base(number)}:2,FS")
 
     def move(self, box, number):
         path = self._maildir("mf2", box)
-        with as_vmail():
+        with acting_as(VMAIL):
             os.rename(f"{path}/cur/{name(number)}", f"{path}/.Archive/cur/{name(number)}")
 
 

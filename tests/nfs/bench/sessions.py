@@ -12,26 +12,14 @@ import socket
 import subprocess
 import time
 
+from courier import SETTINGS
+from daemon import logs
 from mailboxes import VMAIL
+from versions import INSIDE
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-INSIDE = os.path.join(HERE, "..", "..", "support", "inside")
 LITERAL = re.compile(rb"\{(\d+)\}\r\n$")
 IMAP_LOGIN = ("SELECT INBOX", "UID FETCH 1:* (FLAGS)", "LOGOUT")
 POP3_LOGIN = ("STAT", "UIDL", "LIST", "QUIT")
-
-COURIER_SETTINGS = {
-    "IMAP_CAPABILITY": "IMAP4rev1 UIDPLUS CHILDREN NAMESPACE THREAD=ORDEREDSUBJECT THREAD=REFERENCES SORT QUOTA IDLE",
-    "IMAP_KEYWORDS": "1",
-    "IMAP_ACL": "1",
-    "IMAP_IDLE_TIMEOUT": "60",
-    "IMAP_CHECK_ALL_FOLDERS": "0",
-    "IMAP_USELOCKS": "1",
-    "IMAP_ENHANCEDIDLE": "0",
-    "IMAP_TRASHFOLDERNAME": "Trash",
-    "IMAP_EMPTYTRASH": "Trash:7",
-    "IMAP_MOVE_EXPUNGE_TO_TRASH": "0",
-}
 
 DOVECOT_CONF = """
 dovecot_config_version = 2.4.1
@@ -160,7 +148,7 @@ class Courier:
             os.umask(0o022)
             os.chdir(home)
 
-        env = {"HOME": home, "USER": "u", "AUTHENTICATED": "u", "PATH": "/usr/bin:/bin", **COURIER_SETTINGS}
+        env = {"HOME": home, "USER": "u", "AUTHENTICATED": "u", "PATH": "/usr/bin:/bin", **SETTINGS}
         process = subprocess.Popen(  # pylint: disable=subprocess-popen-preexec-fn
             [program, "Maildir"],
             stdin=subprocess.PIPE,
@@ -208,21 +196,12 @@ class Dovecot:
 
     def _answers(self):
         if self.process.poll() is not None:
-            raise Broken("dovecot ended: " + self.logged())
+            raise Broken("dovecot ended: " + logs(self.dir))
         try:
             with socket.create_connection(("127.0.0.1", self.ports["imap"])) as s:
                 return b"OK" in s.recv(4096)
         except OSError:
             return False
-
-    def logged(self):
-        text = ""
-        for name in ("output", "log"):
-            path = os.path.join(self.dir, name)
-            if os.path.exists(path):
-                with open(path, encoding="utf-8", errors="replace") as f:
-                    text += f.read()
-        return text
 
     def _connect(self, protocol):
         s = socket.create_connection(("127.0.0.1", self.ports[protocol]))

@@ -9,8 +9,8 @@ import contextlib
 import os
 import time
 
-from box import as_vmail
-from mailboxes import SIZE_LIST, WAYS, base, name
+from host import acting_as
+from mailboxes import SIZE_LIST, VMAIL, WAYS, base, name
 from sessions import login
 
 # What the client's caches of attributes live at most (acregmax, acdirmax), by default.
@@ -78,7 +78,7 @@ class Pair:
             talk.close()
         else:
             cur = os.path.join(box.home_of(), "Maildir", "cur")
-            with as_vmail():
+            with acting_as(VMAIL):
                 os.rename(os.path.join(cur, name(number)), os.path.join(cur, f"{base(number)}:2,FS"))
         box.at_rest()
 
