@@ -29,6 +29,9 @@ static const char *const names[COUNTERS] = {
 	[COUNT_EVICTIONS] = "live.evicted",
 	[COUNT_STRAIGHT] = "passthrough.opens",
 	[COUNT_BESIDE] = "passthrough.beside",
+	[COUNT_RECALLED] = "lookups.recalled",
+	[COUNT_LATE] = "opens.late",
+	[COUNT_LATE_OPENED] = "opens.late.lower",
 	[COUNT_INDEX_ERRORS] = "index.errors",
 };
 

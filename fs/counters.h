@@ -30,8 +30,11 @@ enum counter {
 	COUNT_COMPARED,
 	COUNT_COMPARE_DIFFERENCES,
 	COUNT_EVICTIONS,
-	COUNT_STRAIGHT, /* opens of files that the kernel reads straight from the lower file */
-	COUNT_BESIDE,   /* opens of such files by who writes, or is somebody else */
+	COUNT_STRAIGHT,    /* opens of files that the kernel reads straight from the lower file */
+	COUNT_BESIDE,      /* opens of such files by who writes, or is somebody else */
+	COUNT_RECALLED,    /* lookups of messages that were answered without a call */
+	COUNT_LATE,        /* opens of messages that the kernel holds, without a lower open */
+	COUNT_LATE_OPENED, /* of these, opened below later */
 	COUNT_INDEX_ERRORS,
 	COUNTERS
 };

@@ -25,7 +25,7 @@ struct prog;
 struct fs {
 	const struct conf *conf;
 	struct tree tree; /* the lower tree */
-	bool dir_attrs;   /* on a network filesystem: what was read of directories is kept (dir_attr.h) */
+	bool spares;      /* a network filesystem: what is known is answered without a call (dir_attr.h, message.h) */
 	char mountpoint[PATH_MAX];
 	uint64_t host_hash;
 	struct node_table nodes;

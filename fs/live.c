@@ -448,3 +448,17 @@ struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, 
 	}
 	return ev;
 }
+
+bool live_lists(struct live *l, const char *name, uint64_t ino)
+{
+	struct snapshot_entry found[PLAN_MAX];
+	size_t n, len = strlen(name);
+
+	if (!l->snapshot || names_build(&l->names, l->snapshot) < 0)
+		return false;
+	n = names_find(&l->names, l->snapshot, name, len, found, PLAN_MAX);
+	for (size_t i = 0; i < n && i < PLAN_MAX; i++)
+		if (found[i].entry.len == len && memcmp(found[i].entry.name, name, len) == 0)
+			return !ino || found[i].entry.ino == ino;
+	return n > PLAN_MAX && !ino;
+}

@@ -65,6 +65,7 @@ struct live {
 	bool stat_behind;    /* own changes were made since: what is shown with it is tagged */
 	struct stamp stat;
 	int64_t stat_at_ns;      /* CLOCK_MONOTONIC */
+	int64_t checked_ns;      /* CLOCK_MONOTONIC: then the listing was what the server had; 0: never */
 	struct stamp stat_moved; /* the last reading that the listing did not stand for */
 	char folder[];
 };
@@ -101,6 +102,13 @@ void live_each(struct fs *fs, void (*fn)(struct fs *fs, struct live *l, void *ar
  * negative errno.
  */
 int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who);
+/*
+ * Is this name listed with this inode, and is the listing surely what the directory was a moment ago? Returns for how long
+ * that may be taken for now (`revalidate` behind the server's last word); 0: ask.
+ */
+int64_t live_vouches(struct fs *fs, struct node *half, const char *name, uint64_t ino);
+/* The same without a limit of time: is it listed with this inode? */
+bool live_knows(struct fs *fs, struct node *half, const char *name, uint64_t ino);
 /* The listing now, referenced; NULL if none is loaded, or (but for `anyway`) if it came into doubt since live_open(). */
 struct snapshot *live_snapshot(struct live *l, bool anyway);
 /* Lists and takes the result over, whatever the check says; *repaired: the listing claimed to be right and was not. */
@@ -124,6 +132,8 @@ void live_stat_forget(struct fs *fs, struct node *half);
 bool live_apply_plan(struct live *l, const struct plan *plan);
 /* The entries that a change is about, as event_plan() wants them. Returns how many (may exceed max). */
 size_t live_now(struct live *l, const struct change *c, struct listing_entry *now, size_t max);
+/* Is there an entry of this very name, with this inode (0: any)? */
+bool live_lists(struct live *l, const char *name, uint64_t ino);
 /* Remembers a change for the scan that is under way. sure: see struct scan_change. */
 void live_touch(struct live *l, const struct change *c, bool sure);
 /* Sets need, also for a scan under way. */

@@ -137,6 +137,8 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 			gen = l->fresh.gen;
 		}
 		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev));
+		if (*verdict == FRESH_SERVE)
+			l->checked_ns = asked_ns;
 		if (*verdict != FRESH_AGAIN)
 			break;
 		again = true;
@@ -167,11 +169,14 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 		read = &s;
 	}
 	if (r == 0 && verdict == FRESH_SCAN) {
+		int64_t asked_ns = clock_mono_ns();
+
 		r = live_scan(fs, l, dirfd, who, read, &repaired);
 		for (int i = 1; r == 0 && l->doubt && i < SCANS_MAX; i++) {
 			live_await_quiet(l);
 			r = live_scan(fs, l, dirfd, who, NULL, &repaired);
 		}
+		l->checked_ns = r == 0 ? asked_ns : 0;
 	} else if (r == 0) {
 		counter_add(COUNT_SERVED, 1);
 	}
@@ -179,6 +184,35 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 	pthread_mutex_unlock(&l->lock);
 	feed_send(fs, burst);
 	return r;
+}
+
+int64_t live_vouches(struct fs *fs, struct node *half, const char *name, uint64_t ino)
+{
+	struct live *l = live_peek(fs, half);
+	int64_t left = 0;
+
+	if (!l)
+		return 0;
+	pthread_mutex_lock(&l->lock);
+	if (l->checked_ns && !l->fresh.need && !l->doubt && !l->scanning && !l->inflight && live_lists(l, name, ino))
+		left = l->checked_ns + fs->conf->revalidate_ns - clock_mono_ns();
+	pthread_mutex_unlock(&l->lock);
+	live_put(fs, l);
+	return left > 0 ? left : 0;
+}
+
+bool live_knows(struct fs *fs, struct node *half, const char *name, uint64_t ino)
+{
+	struct live *l = live_peek(fs, half);
+	bool knows;
+
+	if (!l)
+		return false;
+	pthread_mutex_lock(&l->lock);
+	knows = live_lists(l, name, ino);
+	pthread_mutex_unlock(&l->lock);
+	live_put(fs, l);
+	return knows;
 }
 
 /* ---- stat ---- */
@@ -235,6 +269,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 	struct event *burst = NULL;
 	struct fresh shown;
 	bool loaded = false, moved = false;
+	int64_t asked_ns = 0; /* not asked: a reading is shared */
 	int r = 0;
 
 	*keep_ns = 0;
@@ -254,8 +289,8 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 			*reading = l->stat;
 		} else {
 			uint64_t gen = l->fresh.gen;
-			int64_t asked_ns = clock_mono_ns();
 
+			asked_ns = clock_mono_ns();
 			pthread_mutex_unlock(&l->lock);
 			counter_add(COUNT_LOWER_GETATTRS, 1);
 			r = stamp_read(dirfd, reading, NULL);
@@ -266,7 +301,9 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 				live_stat_remember(l, reading);
 			}
 		}
-		if (r == 0 && !stamp_eq(reading, &l->fresh.known)) {
+		if (r == 0 && stamp_eq(reading, &l->fresh.known) && asked_ns && !l->scanning && !l->inflight) {
+			l->checked_ns = asked_ns;
+		} else if (r == 0 && !stamp_eq(reading, &l->fresh.known)) {
 			l->fresh.gen++;
 			/* Once for each reading: what the other half showed since is from behind it. */
 			moved = !stamp_eq(reading, &l->stat_moved);

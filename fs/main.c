@@ -136,7 +136,7 @@ static int init_parts(struct fs *fs, struct err *e)
 
 	snprintf(tree, sizeof(tree), "/proc/self/fd/%d", fs->tree.fd);
 	/* What cannot be told is asked for as if it were local. */
-	fs->dir_attrs = fs->conf->revalidate_ns > 0 && tree_is_remote(tree, e) == 1;
+	fs->spares = fs->conf->revalidate_ns > 0 && tree_is_remote(tree, e) == 1;
 	fs->started_ns = clock_mono_ns();
 	fs->host_hash = name_base_hash(fs->conf->host, strlen(fs->conf->host));
 	snprintf(fs->mountpoint, sizeof(fs->mountpoint), "%s", fs->conf->mount);

@@ -231,7 +231,8 @@ void node_table_release(struct node_table *t)
 				struct handle *h = n->handles_first;
 
 				n->handles_first = h->next;
-				close(h->fd);
+				if (h->fd >= 0)
+					close(h->fd);
 				free(h);
 			}
 			if (n->dir && n->dir->fd >= 0)
@@ -374,6 +375,7 @@ static void name_removed(struct node_table *t, struct node *parent, const char *
 	if (!nn)
 		return;
 	n = nn->node;
+	message_forget(&n->message); /* one link less */
 	parent->dir->renames++;
 	n->refs++;
 	name_free(t, nn);
@@ -413,6 +415,7 @@ void node_renamed(struct node_table *t, struct node *from, const char *old, stru
 	}
 	if (b) {
 		other = b->node;
+		message_forget(&other->message);
 		other->refs++;
 	}
 	/* Two names of one inode: rename(2) does nothing then. */
@@ -450,6 +453,23 @@ struct node *node_child(struct node_table *t, struct node *parent, const char *n
 	if (nn) {
 		n = nn->node;
 		n->refs++;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
+struct node *node_recall(struct node_table *t, struct node *half, const char *name, uid_t asker, struct stat *st,
+			 int64_t *left_ns)
+{
+	struct node_name *nn;
+	struct node *n = NULL;
+
+	pthread_mutex_lock(&t->lock);
+	nn = name_find(t, half, name);
+	*left_ns = nn ? message_recall(&nn->node->message, asker, clock_mono_ns(), st) : 0;
+	if (*left_ns > 0) {
+		n = nn->node;
+		n->lookups++;
 	}
 	pthread_mutex_unlock(&t->lock);
 	return n;

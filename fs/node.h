@@ -26,6 +26,7 @@
 #include "fs/backing.h"
 #include "fs/dir_attr.h"
 #include "fs/growth.h"
+#include "fs/message.h"
 #include "lib/mail/folder.h"
 #include "lib/mail/tree.h"
 
@@ -73,9 +74,10 @@ struct node {
 
 	/* files */
 	struct handle *handles_first;
-	unsigned handles;                   /* open lower descriptors */
-	unsigned closing;                   /* of these, FLUSHed: a RELEASE is under way */
-	int64_t shown_mtime_ns, shown_size; /* at the last open: may the page cache stay? */
+	unsigned handles;       /* open files */
+	unsigned closing;       /* of these, FLUSHed: a RELEASE is under way */
+	unsigned leaving;       /* calls under way that take a name from it: no open goes late */
+	struct message message; /* of a Maildir's half */
 	struct growth growth;
 	struct backing backing;
 };
@@ -84,10 +86,17 @@ struct node {
 struct handle {
 	struct handle *next, **prev;
 	struct node *node;
-	int fd;
+	int fd;       /* the lower file; -1: late, and not opened yet */
 	bool flushed; /* a close() was seen: RELEASE may be under way */
+	bool fills;   /* what is read stays in the kernel's pages (message.h) */
 	enum backing_way way;
 	atomic_bool locked;
+
+	/* see late.h */
+	bool late, released;
+	uid_t uid;
+	gid_t gid;
+	struct node *half;
 };
 
 struct node_table {
@@ -141,6 +150,15 @@ void node_renamed(struct node_table *t, struct node *from, const char *old, stru
 /* The child known under this name, or NULL; referenced (node_unref()). */
 struct node *node_child(struct node_table *t, struct node *parent, const char *name);
 
+/*
+ * The node of a name in a half, counted as one lookup of the kernel, if its attributes are known (message.h): st, and for
+ * how long (*left_ns). Else NULL.
+ */
+struct node *node_recall(struct node_table *t, struct node *half, const char *name, uid_t asker, struct stat *st,
+			 int64_t *left_ns);
+/* The other half of its Maildir, referenced, or NULL. */
+struct node *node_sibling(struct node_table *t, struct node *half);
+
 /* Is this directory a half of a Maildir? Asks the lower tree until the answer is yes. */
 bool node_is_half(struct node_table *t, struct node *dir);
 
@@ -151,6 +169,14 @@ void node_released(struct node_table *t, struct handle *h); /* closes its descri
 /* Is one of its handles being closed? No longer than NODE_CLOSE_WAIT_NS: a duplicate of the descriptor may stay. */
 #define NODE_CLOSE_WAIT_NS (20 * NS_PER_MS)
 bool node_closing(struct node_table *t, struct node *n);
+/* A late one (late.h), if the message may be opened so. Takes a reference on h->half. */
+bool node_opened_late(struct node_table *t, struct node *n, struct handle *h, int flags);
+/* The descriptor of a late handle, which may be gone; fd (or -1) becomes it unless it has one, and is closed then. Returns
+ * it or -1. */
+int node_late_fd(struct node_table *t, struct node *n, const struct handle *h, int fd);
+/* A handle of the node without a descriptor that nobody closes, copied with a reference on its half; or NULL. */
+struct handle *node_late(struct node_table *t, struct node *n, struct handle *copy);
+void node_leaves(struct node_table *t, struct node *n, bool begins);
 /* A duplicate of one of its open descriptors (for a file that has no name any more), or negative errno. */
 int node_any_fd(struct node_table *t, struct node *n);
 /* Waits at most 20 ms while all open handles of the child of this name are being closed; then they count as open. */

@@ -203,3 +203,16 @@ bool node_is_half(struct node_table *t, struct node *dir)
 	node_at_end(t, &at);
 	return yes;
 }
+
+struct node *node_sibling(struct node_table *t, struct node *half)
+{
+	struct node *other = NULL;
+
+	pthread_mutex_lock(&t->lock);
+	if (half->names && half->dir->is_half)
+		other = half->names->parent->dir->halves[half->dir->half == HALF_NEW ? HALF_CUR : HALF_NEW];
+	if (other)
+		other->refs++;
+	pthread_mutex_unlock(&t->lock);
+	return other;
+}

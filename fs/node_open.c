@@ -13,9 +13,9 @@
 #include "fs/node_private.h"
 #include "lib/base/clock.h"
 
-void node_opened(struct node_table *t, struct node *n, struct handle *h)
+/* Called with the lock. */
+static void opened(struct node *n, struct handle *h)
 {
-	pthread_mutex_lock(&t->lock);
 	h->node = n;
 	h->next = n->handles_first;
 	h->prev = &n->handles_first;
@@ -23,6 +23,12 @@ void node_opened(struct node_table *t, struct node *n, struct handle *h)
 		h->next->prev = &h->next;
 	n->handles_first = h;
 	n->handles++;
+}
+
+void node_opened(struct node_table *t, struct node *n, struct handle *h)
+{
+	pthread_mutex_lock(&t->lock);
+	opened(n, h);
 	pthread_mutex_unlock(&t->lock);
 }
 
@@ -35,15 +41,75 @@ void node_flushed(struct node_table *t, struct handle *h)
 	pthread_mutex_unlock(&t->lock);
 }
 
+bool node_opened_late(struct node_table *t, struct node *n, struct handle *h, int flags)
+{
+	const struct backing_ask ask = {.flags = flags};
+	bool may;
+
+	pthread_mutex_lock(&t->lock);
+	may = !n->leaving && !n->backing.straight && message_held(&n->message, h->uid, flags, clock_mono_ns());
+	if (may) {
+		backing_take(&n->backing, BACKING_NONE, 0, &ask);
+		h->half->refs++;
+		h->fills = true;
+		opened(n, h);
+	}
+	pthread_mutex_unlock(&t->lock);
+	return may;
+}
+
+int node_late_fd(struct node_table *t, struct node *n, const struct handle *h, int fd)
+{
+	struct handle *found;
+	int spare = fd;
+
+	pthread_mutex_lock(&t->lock);
+	for (found = n->handles_first; found && found != h; found = found->next)
+		;
+	if (found && found->late && !found->released && found->fd < 0 && fd >= 0) {
+		found->fd = fd;
+		spare = -1;
+	}
+	fd = found ? found->fd : -1;
+	pthread_mutex_unlock(&t->lock);
+	if (spare >= 0)
+		close(spare);
+	return fd;
+}
+
+struct handle *node_late(struct node_table *t, struct node *n, struct handle *copy)
+{
+	struct handle *h;
+
+	pthread_mutex_lock(&t->lock);
+	for (h = n->handles_first; h && (!h->late || h->fd >= 0 || h->flushed || h->released); h = h->next)
+		;
+	if (h) {
+		*copy = (struct handle){.uid = h->uid, .gid = h->gid, .half = h->half};
+		h->half->refs++;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return h;
+}
+
+void node_leaves(struct node_table *t, struct node *n, bool begins)
+{
+	pthread_mutex_lock(&t->lock);
+	n->leaving += begins ? 1 : -1;
+	pthread_mutex_unlock(&t->lock);
+}
+
 void node_released(struct node_table *t, struct handle *h)
 {
 	int fd;
 
 	pthread_mutex_lock(&t->lock);
 	fd = h->fd;
+	h->released = true;
 	h->fd = -1; /* node_any_fd() must not find it: its number may be another file's in a moment */
 	pthread_mutex_unlock(&t->lock);
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	pthread_mutex_lock(&t->lock);
 	*h->prev = h->next;
 	if (h->next)
@@ -51,6 +117,10 @@ void node_released(struct node_table *t, struct handle *h)
 	h->node->handles--;
 	if (h->flushed)
 		h->node->closing--;
+	if (h->late) {
+		h->half->refs--;
+		node_put(t, h->half);
+	}
 	pthread_cond_broadcast(&t->released);
 	pthread_mutex_unlock(&t->lock);
 }

@@ -6,11 +6,40 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fs/late.h"
 #include "fs/ops.h"
 #include "fs/own.h"
 #include "lib/base/clock.h"
 
 #define STATFS_KEEP_NS NS_PER_S
+
+/*
+ * A message that the listing vouches for: without a call. Only for its owner: who else may look is the server's to say.
+ * (A rename through the mount meanwhile: the answer is from before it. The kernel makes no new entry then.)
+ */
+static bool recalled(fuse_req_t req, struct node *dir, const char *name, struct fuse_entry_param *e)
+{
+	struct fs *fs = ops_fs(req);
+	int64_t listed_ns, kept_ns;
+	struct node *n;
+
+	*e = (struct fuse_entry_param){0};
+	if (!fs->spares || !dir->dir->is_half || ops_serve_mode(fs, dir) != SERVE_INDEX)
+		return false;
+	n = node_recall(&fs->nodes, dir, name, fuse_req_ctx(req)->uid, &e->attr, &kept_ns);
+	if (!n)
+		return false;
+	listed_ns = live_vouches(fs, dir, name, n->ino);
+	if (listed_ns <= 0) {
+		node_forget(&fs->nodes, n, 1);
+		return false;
+	}
+	e->ino = (fuse_ino_t)(uintptr_t)n;
+	e->entry_timeout = (double)listed_ns / NS_PER_S;
+	e->attr_timeout = (double)kept_ns / NS_PER_S;
+	counter_add(COUNT_RECALLED, 1);
+	return true;
+}
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -22,6 +51,10 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	growth_seen(fuse_req_ctx(req)->pid);
 	if (ring_lookup(req, name))
 		return;
+	if (recalled(req, dir, name, &e)) {
+		ops_reply_entry(req, &e);
+		return;
+	}
 	dirfd = node_dir_get(&fs->nodes, dir);
 	if (dirfd < 0) {
 		fuse_reply_err(req, -dirfd);
@@ -59,7 +92,7 @@ static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info
 	struct node_at at;
 	int fd, r;
 
-	if (fi && !n->dir)
+	if (fi && !n->dir && !ops_handle(fi)->late)
 		return ops_statx(req, ops_handle(fi)->fd, "", stx);
 	if (n->dir) {
 		fd = node_dir_get(&fs->nodes, n);
@@ -77,6 +110,10 @@ static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info
 			return 0;
 	}
 	fd = r < 0 ? ops_open_instead(fs, n, r) : node_any_fd(&fs->nodes, n);
+	if (fd == -ESTALE && fi) { /* renamed by another host */
+		fd = ops_fd(req, fi);
+		fd = fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	}
 	if (fd < 0)
 		return fd;
 	r = ops_statx(req, fd, "", stx);
@@ -155,7 +192,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 {
 	struct node *n = ops_node(req, ino);
 	bool is_path = !fi;
-	int fd = fi ? ops_handle(fi)->fd : ops_open_path(req, n), r = 0;
+	int fd = fi ? ops_fd(req, fi) : ops_open_path(req, n), r = 0;
 	struct stat st;
 	double timeout_s = 0;
 
@@ -184,6 +221,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	if (n->dir) {
 		live_stat_forget(ops_fs(req), n);
 		dir_attr_forget(&n->dir->attr);
+	} else {
+		ops_message_forget(ops_fs(req), n);
 	}
 	if (r == 0)
 		r = attr_now(req, n, fi, &st, &timeout_s);

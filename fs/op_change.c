@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/late.h"
 #include "fs/ops.h"
 #include "fs/own.h"
 #include "lib/base/clock.h"
@@ -153,6 +154,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 	if (located) {
 		CALLER_RUN(req, made, linkat(at.dirfd, at.name, in.dirfd, newname, 0));
 		r = made < 0 ? -errno : 0;
+		ops_message_forget(in.fs, n); /* one link more */
 		if (r == -ENOENT && ops_statx(req, at.dirfd, at.name, &stx) == -ENOENT)
 			r = -ESTALE; /* another of its names may still be there: the kernel looks it up again */
 	}
@@ -183,6 +185,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	struct node *leaving;
 	struct op_in in;
 	struct change c;
 	int r;
@@ -191,10 +194,14 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (ring_unlink(req, name))
 		return;
 	node_await_close(&ops_fs(req)->nodes, ops_node(req, parent), name);
-	if (!in_begin(&in, req, parent))
+	leaving = late_hold(ops_fs(req), ops_node(req, parent), name);
+	if (!in_begin(&in, req, parent)) {
+		late_let(ops_fs(req), leaving);
 		return;
+	}
 	CALLER_RUN(req, r, unlinkat(in.dirfd, name, 0));
 	r = r < 0 ? -errno : 0;
+	late_let(in.fs, leaving);
 	change_make(&c, CHANGE_REMOVE, NULL, name, 0, 0);
 	own_end(in.fs, &in.own, r, &c, 1);
 	if (r == 0)
@@ -338,17 +345,14 @@ static void rename_effect(struct op_in *from, const char *old, struct op_in *to,
 		node_unref(&from->fs->nodes, other);
 }
 
-void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
-	       unsigned int flags)
+static void rename_now(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+		       unsigned flags)
 {
 	bool exchange = flags & RENAME_EXCHANGE, same = parent == newparent;
 	struct rename_effect fx;
 	struct op_in from, to;
 	int r;
 
-	growth_seen(fuse_req_ctx(req)->pid);
-	if (!exchange)
-		node_await_close(&ops_fs(req)->nodes, ops_node(req, newparent), newname);
 	if (!in_begin(&from, req, parent))
 		return;
 	to = from;
@@ -371,4 +375,19 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	if (!same)
 		in_end(&to);
 	in_end(&from);
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+	       unsigned int flags)
+{
+	struct fs *fs = ops_fs(req);
+	struct node *leaving = NULL;
+
+	growth_seen(fuse_req_ctx(req)->pid);
+	if (!(flags & RENAME_EXCHANGE)) {
+		node_await_close(&fs->nodes, ops_node(req, newparent), newname);
+		leaving = late_hold(fs, ops_node(req, newparent), newname);
+	}
+	rename_now(req, parent, name, newparent, newname, flags);
+	late_let(fs, leaving);
 }

@@ -122,13 +122,6 @@ static int open_lower(fuse_req_t req, int dirfd, struct dir_handle *h)
 	return h->fd < 0 ? -errno : 0;
 }
 
-static enum serve_mode mode_of(struct fs *fs, struct node *n)
-{
-	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
-
-	return node_path(&fs->nodes, n, path, sizeof(path)) < 0 ? SERVE_LOWER : serve_of(&fs->serve, path);
-}
-
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
@@ -146,7 +139,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (dirfd >= 0) {
 		r = guard_check(fs);
 		if (r == 0 && node_is_half(&fs->nodes, n))
-			mode = mode_of(fs, n);
+			mode = ops_serve_mode(fs, n);
 		if (r == 0 && mode == SERVE_INDEX)
 			r = open_half(req, n, dirfd, h);
 		else if (r == 0)

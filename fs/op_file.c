@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "fs/late.h"
 #include "fs/ops.h"
 #include "fs/own.h"
 #include "lib/base/clock.h"
@@ -32,10 +33,11 @@ int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct 
 	 * same inode with other contents (its number was used again) is not the same message.
 	 */
 	pthread_mutex_lock(&fs->nodes.lock);
-	fi->keep_cache = message && h->way == BACKING_NONE && n->shown_size == st.st_size &&
-			 n->shown_mtime_ns == st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
-	n->shown_size = st.st_size;
-	n->shown_mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
+	fi->keep_cache = message_opened(&n->message, st.st_size, st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec,
+					message && h->way == BACKING_NONE);
+	h->fills = fs->spares && message && h->way == BACKING_NONE && !(fi->flags & O_DIRECT);
+	if ((fi->flags & O_ACCMODE) != O_RDONLY)
+		message_forget(&n->message);
 	pthread_mutex_unlock(&fs->nodes.lock);
 	node_opened(&fs->nodes, n, h);
 	fi->fh = (uint64_t)(uintptr_t)h;
@@ -67,6 +69,12 @@ static int open_nameless(fuse_req_t req, struct node *n, int flags)
 	return fd;
 }
 
+static void reply_open(fuse_req_t req, const struct fuse_file_info *fi)
+{
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		op_file_closed(ops_fs(req), ops_handle(fi));
+}
+
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = ops_fs(req);
@@ -77,6 +85,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (r == 0) {
 		message = at.parent->dir->is_half;
+		if (message && late_open(req, n, &at, fi)) {
+			node_at_end(&fs->nodes, &at);
+			reply_open(req, fi);
+			return;
+		}
 		CALLER_RUN(req, fd, openat(at.dirfd, at.name, (fi->flags & ~OPEN_DROPS) | O_NOFOLLOW | O_CLOEXEC));
 		r = fd < 0 ? -errno : ops_same(fd, n);
 		if (r == -ENOENT)
@@ -94,24 +107,37 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		r = op_file_opened(req, n, fd, message, fi);
 	if (r < 0)
 		fuse_reply_err(req, -r);
-	else if (fuse_reply_open(req, fi) == -ENOENT)
-		op_file_closed(fs, ops_handle(fi));
+	else
+		reply_open(req, fi);
+}
+
+/* The kernel keeps it. */
+static void given(fuse_req_t req, fuse_ino_t ino, off_t off, ssize_t len)
+{
+	struct fs *fs = ops_fs(req);
+
+	pthread_mutex_lock(&fs->nodes.lock);
+	message_given(&ops_node(req, ino)->message, off, len);
+	pthread_mutex_unlock(&fs->nodes.lock);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
+	int fd = ops_fd(req, fi);
 	char *data = malloc(size);
 	ssize_t n;
 
-	(void)ino;
 	growth_seen(fuse_req_ctx(req)->pid);
-	if (!data) {
-		fuse_reply_err(req, ENOMEM);
+	if (!data || fd < 0) {
+		fuse_reply_err(req, data ? -fd : ENOMEM);
+		free(data);
 		return;
 	}
 	do {
-		n = pread(ops_handle(fi)->fd, data, size, off);
+		n = pread(fd, data, size, off);
 	} while (n < 0 && errno == EINTR);
+	if (n > 0 && ops_handle(fi)->fills)
+		given(req, ino, off, n);
 	if (n < 0)
 		fuse_reply_err(req, errno);
 	else
@@ -168,11 +194,11 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	int fd = ops_handle(fi)->fd;
+	int fd = ops_fd(req, fi);
 
 	(void)ino;
 	growth_seen(fuse_req_ctx(req)->pid);
-	fuse_reply_err(req, (datasync ? fdatasync(fd) : fsync(fd)) < 0 ? errno : 0);
+	fuse_reply_err(req, fd < 0 ? -fd : (datasync ? fdatasync(fd) : fsync(fd)) < 0 ? errno : 0);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
@@ -192,11 +218,12 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
-	off_t r = lseek(ops_handle(fi)->fd, off, whence);
+	int fd = ops_fd(req, fi);
+	off_t r = fd < 0 ? fd : lseek(fd, off, whence);
 
 	(void)ino;
 	if (r < 0)
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, fd < 0 ? -fd : errno);
 	else
 		fuse_reply_lseek(req, r);
 }
@@ -204,13 +231,13 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
 			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
-	ssize_t n =
-		copy_file_range(ops_handle(fi_in)->fd, &off_in, ops_handle(fi_out)->fd, &off_out, len, (unsigned)flags);
+	int in = ops_fd(req, fi_in);
+	ssize_t n = in < 0 ? in : copy_file_range(in, &off_in, ops_handle(fi_out)->fd, &off_out, len, (unsigned)flags);
 
 	(void)ino_in;
 	(void)ino_out;
 	if (n < 0)
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, in < 0 ? -in : errno);
 	else
 		fuse_reply_write(req, (size_t)n);
 }

@@ -193,13 +193,24 @@ void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 {
 	struct lock_request r = {
 		.req = req, .node = ops_node(req, ino), .handle = ops_handle(fi), .owner = fi->lock_owner};
-	int result;
+	int result = ops_fd(req, fi);
 
-	IN_SOME_NAME(req, result, get(&r, lock));
+	if (result >= 0)
+		IN_SOME_NAME(req, result, get(&r, lock));
 	if (result < 0)
 		fuse_reply_err(req, -result);
 	else
 		fuse_reply_lock(req, lock);
+}
+
+/* Answers the error itself. */
+static bool has_file(fuse_req_t req, const struct fuse_file_info *fi)
+{
+	int fd = ops_fd(req, fi);
+
+	if (fd < 0)
+		fuse_reply_err(req, -fd);
+	return fd >= 0;
 }
 
 void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep)
@@ -210,6 +221,8 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 				 .owner = fi->lock_owner,
 				 .lock = *lock};
 
+	if (!has_file(req, fi))
+		return;
 	atomic_store(&r.handle->locked, true);
 	growth_seen(fuse_req_ctx(req)->pid);
 	request_lock(&r, sleep);
@@ -220,6 +233,8 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 	struct lock_request r = {
 		.req = req, .node = ops_node(req, ino), .handle = ops_handle(fi), .flock_op = op & ~LOCK_NB};
 
+	if (!has_file(req, fi))
+		return;
 	growth_seen(fuse_req_ctx(req)->pid);
 	request_lock(&r, !(op & LOCK_NB));
 }

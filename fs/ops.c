@@ -6,13 +6,14 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fs/late.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
 /* Directories above a Maildir hardly ever change; NFS clients keep such for as long (acdirmax). */
 #define TIMEOUT_ABOVE_S 30.0
 /* A message's attributes: fresh with each lookup of its name, which is never older than `revalidate`. */
-#define TIMEOUT_MESSAGE_S 60.0
+#define TIMEOUT_MESSAGE_S ((double)MESSAGE_KEEP_NS / NS_PER_S)
 #define ENTRY_TRIES 8
 #define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
@@ -36,7 +37,7 @@ int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name,
 	uint64_t begun;
 	int r;
 
-	if (!ops_fs(req)->dir_attrs)
+	if (!ops_fs(req)->spares)
 		return ops_statx(req, dirfd, name, stx);
 	begun = dir_attr_begin(kept);
 	r = statx_for(req, dirfd, name, DIR_ATTR_LIGHT, stx);
@@ -77,16 +78,22 @@ static int64_t ns_of(struct timespec t)
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
+enum serve_mode ops_serve_mode(struct fs *fs, struct node *half)
+{
+	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
+
+	return node_path(&fs->nodes, half, path, sizeof(path)) < 0 ? SERVE_LOWER : serve_of(&fs->serve, path);
+}
+
 /* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
 static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *timeout_s)
 {
-	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
 	const struct live_times plain = {.ctime_ns = ns_of(st->st_ctim), .mtime_ns = ns_of(st->st_mtim)};
 	struct stamp s;
 	int64_t mtime, keep;
 	int fd, r;
 
-	if (node_path(&fs->nodes, n, path, sizeof(path)) < 0 || serve_of(&fs->serve, path) != SERVE_INDEX)
+	if (ops_serve_mode(fs, n) != SERVE_INDEX)
 		return 0;
 	fd = node_dir_get(&fs->nodes, n);
 	if (fd < 0)
@@ -136,14 +143,17 @@ static double entry_timeout(struct fs *fs, struct node *n, bool message)
 	return n->dir || message ? (double)fs->conf->revalidate_ns / NS_PER_S : 0;
 }
 
-/* The node that the name is now; or NULL and *error. */
+/* The node that the name is now; or NULL and *error. *begun: of its message, before it was looked at. */
 static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct statx *stx,
-			       int *error)
+			       uint64_t *begun, int *error)
 {
 	struct fs *fs = ops_fs(req);
-	struct node *n = fs->dir_attrs ? node_child(&fs->nodes, parent, name) : NULL;
-	int fd = -1, r = n && n->dir ? ops_statx_dir(req, n, dirfd, name, stx) : ops_statx(req, dirfd, name, stx);
+	struct node *n = fs->spares ? node_child(&fs->nodes, parent, name) : NULL;
+	struct node *before = n;
+	int fd = -1, r;
 
+	*begun = n ? n->message.changes : 0;
+	r = n && n->dir ? ops_statx_dir(req, n, dirfd, name, stx) : ops_statx(req, dirfd, name, stx);
 	if (n)
 		node_unref(&fs->nodes, n);
 	*error = r;
@@ -160,6 +170,8 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 		}
 	}
 	n = node_lookup(&fs->nodes, parent, name, stx, fd);
+	if (n != before)
+		*begun = 0;
 	*error = n ? 0 : -ENOMEM;
 	return n;
 }
@@ -174,13 +186,13 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	struct fs *fs = ops_fs(req);
 	struct statx stx;
 	struct node *n;
-	uint64_t before;
+	uint64_t before, begun;
 	int r;
 
 	*e = (struct fuse_entry_param){0};
 	for (int i = 0;; i++) {
 		before = parent->dir->renames;
-		n = entry_node(req, parent, dirfd, name, &stx, &r);
+		n = entry_node(req, parent, dirfd, name, &stx, &begun, &r);
 		if (parent->dir->renames == before || i == ENTRY_TRIES)
 			break;
 		if (n)
@@ -197,7 +209,24 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 		return r;
 	}
 	e->entry_timeout = entry_timeout(fs, n, e->attr_timeout >= TIMEOUT_MESSAGE_S);
+	if (fs->spares && !n->dir && e->attr_timeout >= TIMEOUT_MESSAGE_S) {
+		pthread_mutex_lock(&fs->nodes.lock);
+		message_learn(&n->message, &e->attr, clock_mono_ns(), begun);
+		pthread_mutex_unlock(&fs->nodes.lock);
+	}
 	return 0;
+}
+
+void ops_message_forget(struct fs *fs, struct node *n)
+{
+	pthread_mutex_lock(&fs->nodes.lock);
+	message_forget(&n->message);
+	pthread_mutex_unlock(&fs->nodes.lock);
+}
+
+int ops_fd(fuse_req_t req, const struct fuse_file_info *fi)
+{
+	return late_fd(ops_fs(req), ops_handle(fi));
 }
 
 void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e)

@@ -30,6 +30,8 @@ static inline struct node *ops_node(fuse_req_t req, fuse_ino_t ino)
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
 /* The same of a known directory: its times and its size may be from before, see dir_attr.h. */
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx);
+/* What answers listings of this half. */
+enum serve_mode ops_serve_mode(struct fs *fs, struct node *half);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
 int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
@@ -83,6 +85,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
 /* Makes the handle of a descriptor that was just opened; takes fd over. Returns 0 or -ENOMEM. */
 int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi);
+/* Its attributes are set, or its bytes. */
+void ops_message_forget(struct fs *fs, struct node *n);
+/* A handle's lower descriptor (late.h), or negative errno. */
+int ops_fd(fuse_req_t req, const struct fuse_file_info *fi);
 /* Closes and forgets a handle. */
 void op_file_closed(struct fs *fs, struct handle *h);
 /* op_dir.c */

@@ -149,32 +149,17 @@ static bool surely_nothing(int error)
 	return false;
 }
 
-static bool is_listed(struct live *l, const char *name, size_t len)
-{
-	struct snapshot_entry found[PLAN_MAX];
-	size_t n;
-
-	if (!l->snapshot || names_build(&l->names, l->snapshot) < 0)
-		return false;
-	n = names_find(&l->names, l->snapshot, name, len, found, PLAN_MAX);
-	for (size_t i = 0; i < n && i < PLAN_MAX; i++)
-		if (found[i].entry.len == len && memcmp(found[i].entry.name, name, len) == 0)
-			return true;
-	return n > PLAN_MAX;
-}
-
 /* Called with the lock. Does a refusal fit what is listed? */
 static bool refusal_fits(struct live *l, int error, const struct change *c)
 {
 	const char *gone = c->kind == CHANGE_RENAME ? c->old : c->name;
-	size_t gone_len = c->kind == CHANGE_RENAME ? c->old_len : c->len;
 
 	if (surely_nothing(error))
 		return true;
 	if (error == -EEXIST)
-		return is_listed(l, c->name, c->len);
+		return live_lists(l, c->name, 0);
 	if (error == -ENOENT && c->kind != CHANGE_ADD)
-		return !is_listed(l, gone, gone_len);
+		return !live_lists(l, gone, 0);
 	return false;
 }
 
@@ -240,7 +225,7 @@ void own_end(struct fs *fs, struct own *own, int result, const struct change *ch
 	struct event *full = NULL;
 	bool doubtful = false;
 
-	if (fs->dir_attrs)
+	if (fs->spares)
 		attr_changed(own->dir, result);
 	if (!own->is_half)
 		return;
@@ -285,7 +270,7 @@ void own_missing(struct fs *fs, struct node *dir, const char *name)
 		return;
 	pthread_mutex_lock(&l->lock);
 	/* While one of our own changes is under way the name may be gone for a good reason. */
-	if (!l->inflight && !l->fresh.need && is_listed(l, name, strlen(name))) {
+	if (!l->inflight && !l->fresh.need && live_lists(l, name, 0)) {
 		listed = true;
 		live_set_need(l);
 	}

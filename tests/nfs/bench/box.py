@@ -76,7 +76,7 @@ class Box:
         with Client(os.path.join(self.stack.dir, "run", "maildexd.sock" + suffix)) as c:
             return c.status()
 
-    def _tells(self):
+    def tells(self):
         return {k: int(v) for k, v in self._status(".fs").items() if v.isdigit()}
 
     def _idle(self):
@@ -108,14 +108,14 @@ class Box:
 
     def measured(self, action):
         """Runs action(self), a login; returns its Cost and what action returned."""
-        told = self._tells() if self.stack else {}
+        told = self.tells() if self.stack else {}
         before = self.called()
         start = time.monotonic()
         result = action(self)
         seconds = time.monotonic() - start
         ended = self.called()
         after = self.at_rest()
-        now = self._tells() if self.stack else {}
+        now = self.tells() if self.stack else {}
         grown = {k: v - told[k] for k, v in now.items() if v != told.get(k, v)}
         return Cost(calls.diff(before, after), calls.diff(ended, after), seconds, grown), result
 

@@ -164,6 +164,10 @@ def hour_sides(hour):
     return [Side([{"ops": hour[way]["ops"], "seconds": 0, "behind": 0, "told": {}}]) for way in ("plain", "mount")]
 
 
+def hosts_of(hour):
+    return "one host" if hour["hosts"] == 1 else f"{hour['hosts']} hosts"
+
+
 def hours(result):
     out = []
     for hour in result["hours"]:
@@ -179,7 +183,7 @@ def hours(result):
             body.append((f"{name}, median of {len(each[0])}", *(f"{statistics.median(s):.2f} s" for s in each)))
         names = sorted({*plain.ops, *mount.ops}, key=lambda k: -plain.ops.get(k, (0,))[0])
         body += [(k, *(number(side.ops.get(k, (0,))[0]) for side in (plain, mount))) for k in names]
-        title = f"### An hour of mail life, {hour['server'].capitalize()}, NFS {hour['version']}, two hosts"
+        title = f"### An hour of mail life, {hour['server'].capitalize()}, NFS {hour['version']}, {hosts_of(hour)}"
         told = (
             f"{hour['steps']} steps, seed {hour['seed']}. Sessions that told of different numbers of messages: "
             f"{hour['differ']}."
@@ -270,7 +274,7 @@ def hour_bars(result):
     for hour in result["hours"]:
         plain, mount = hour_sides(hour)
         yield (
-            f"The hour, {hour['server'].capitalize()}, NFS {hour['version']}: READDIR; calls",
+            f"The hour, {hour['server'].capitalize()}, NFS {hour['version']}, {hosts_of(hour)}: READDIR; calls",
             f"{number(plain.readdirs())}; {number(plain.calls())}",
             f"{number(mount.readdirs())} ({mount.readdirs() / max(1, plain.readdirs()):.2f}); "
             f"{number(mount.calls())} ({mount.calls() / plain.calls():.2f})",
@@ -282,7 +286,7 @@ def hour_bars(result):
 def cells(found, result):
     """Each number of a table that should not be worse than plain NFS: (where, plain, mount, is worse)."""
     sides = [(" ".join(map(str, key)), ways["plain"], ways["mount"]) for key, ways in found.items() if alike(ways)]
-    sides += [(f"hour {h['version']} {h['server']}", *hour_sides(h)) for h in result["hours"]]
+    sides += [(f"hour {h['version']} {h['server']} {hosts_of(h)}", *hour_sides(h)) for h in result["hours"]]
     for where, plain, mount in sides:
         for word, slack in (("calls", 1), ("readdirs", 1), ("sent", BYTES_SLACK), ("received", BYTES_SLACK)):
             a, b = getattr(plain, word)(), getattr(mount, word)()
