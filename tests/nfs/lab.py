@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import shutil
 import sys
@@ -11,13 +12,15 @@ import tempfile
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import nfsmount  # noqa: E402
 from daemon import make_maildir  # noqa: E402
-from host import Maildex  # noqa: E402
+from host import Maildex, acting_as  # noqa: E402
 from nfsmount import EXPORT  # noqa: E402
 
 VERSION = os.environ.get("MAILDEX_NFS_VERSION", "4.2")
 OWNER = 5000
 AT_EMPTY_PATH, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS = 0x1000, 0x2000, 0x7FF
 libc = ctypes.CDLL(None, use_errno=True)
+# Under root_squash nobody else may. Servers and trees are made by root outside of it.
+as_owner = functools.partial(acting_as, OWNER)
 
 
 @contextlib.contextmanager

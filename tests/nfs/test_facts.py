@@ -6,7 +6,7 @@ import os
 import pytest
 
 import calls
-from lab import VERSION, Host, Tree, force, mounted
+from lab import VERSION, Host, Tree, as_owner, force, mounted
 
 CHANGES = 300
 
@@ -35,6 +35,7 @@ def say(text):
     print(f"NFS {VERSION}: {text}")
 
 
+@as_owner()
 def test_a_forced_statx_is_one_getattr_each_time(tree, plain):
     fd = os.open(os.path.join(plain, tree.name, "u/Maildir/cur"), os.O_RDONLY)
     try:
@@ -48,6 +49,7 @@ def test_a_forced_statx_is_one_getattr_each_time(tree, plain):
     assert not cached
 
 
+@as_owner()
 def test_dontneed_makes_the_next_listing_ask_the_server(tree, plain):
     path = os.path.join(plain, tree.name, "u/Maildir/cur")
     os.listdir(path)
@@ -61,6 +63,7 @@ def test_dontneed_makes_the_next_listing_ask_the_server(tree, plain):
     assert any(kind.startswith("READDIR") for kind in dropped)
 
 
+@as_owner()
 def test_how_often_stamps_move(tree, plain):
     path = os.path.join(plain, tree.name, "u/Maildir/new")
     fd = os.open(path, os.O_RDONLY)
@@ -77,6 +80,7 @@ def test_how_often_stamps_move(tree, plain):
     assert len(stamps) >= 2
 
 
+@as_owner()
 def test_what_a_stamp_after_an_own_rename_costs(tree, plain):
     path = os.path.join(plain, tree.name, "u/Maildir/cur")
     name = tree.real("u", "cur")[0]
@@ -96,7 +100,7 @@ def test_what_a_stamp_after_an_own_rename_costs(tree, plain):
 
 def test_a_directory_handle_of_the_mount_is_asked_by_inode(tree):
     """FUSE's GETATTR of a directory carries no handle: an old handle shows the newest state."""
-    with Host("mf1", tree) as host:
+    with Host("mf1", tree) as host, as_owner():
         host.listed("u", "cur")
         fd = os.open(host.up("u/Maildir/cur"), os.O_RDONLY)
         before = os.fstat(fd)

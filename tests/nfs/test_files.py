@@ -4,7 +4,7 @@
 import os
 
 import calls
-from lab import Host, Tree
+from lab import Host, Tree, as_owner
 
 ROUNDS, MANY = 40, 20000
 
@@ -14,7 +14,7 @@ def test_read_close_expunge_and_delete_the_folder_at_once():
     could not be removed."""
     with Tree() as tree:
         tree.maildir("u")
-        with Host("mf1", tree) as host:
+        with Host("mf1", tree) as host, as_owner():
             for i in range(ROUNDS):
                 folder = host.up(f"u/Maildir/.F{i}")
                 for half in ("", "new", "cur", "tmp"):
@@ -38,7 +38,7 @@ def test_the_first_listing_makes_no_lookup():
         model = tree.on("u/Maildir/cur", tree.real("u", "cur")[0])
         for i in range(MANY - 1):
             os.link(model, tree.on("u/Maildir/cur", f"16{i}.M{i}P1.in:2,S"))
-        with Host("mf1", tree) as host:
+        with Host("mf1", tree) as host, as_owner():
             os.stat(host.up("u/Maildir/cur"))
             before = calls.read(host.nfs)
             assert len(host.listed("u", "cur")) == MANY

@@ -11,6 +11,7 @@ import pytest
 
 import calls
 from host import ls
+from lab import OWNER, as_owner
 
 SIZE, PIECE = 64 << 20, 128 << 10
 ROUNDS = {"warm": 21, "cold": 9}
@@ -59,10 +60,13 @@ def mounted_on_nfs(maildex, request):
         pytest.skip(f"passthrough is {state}")
     maildex.msg = "u/cur/1600000000.M1P1.host:2,S"
     block = os.urandom(1 << 20)
-    with open(maildex.low(maildex.msg), "xb") as f:
+    maildex.maildir("u", uid=OWNER)
+    with open(os.path.join(maildex.made, maildex.msg), "xb") as f:
+        os.fchown(f.fileno(), OWNER, OWNER)
         for _ in range(SIZE >> 20):
             f.write(block)
-    ls(maildex.up("u/cur"))
+    with as_owner():
+        ls(maildex.up("u/cur"))
     return maildex
 
 
@@ -73,6 +77,7 @@ def at_most(ratios):
 
 
 @pytest.mark.parametrize("cache", ["warm", "cold"])
+@as_owner()
 def test_speed(m, cache, figures):
     """Emulated machines are noisy: only what is certainly too slow fails."""
     up, low = m.up(m.msg), m.low(m.msg)
@@ -98,6 +103,7 @@ def test_speed(m, cache, figures):
         assert at_most(ratios) >= BAR
 
 
+@as_owner()
 def test_calls(m, figures):
     """The kernel opens the lower file once more; without a delegation that is a call on NFSv4, and none on NFSv3."""
     found, point = [], mountpoint(m.root)

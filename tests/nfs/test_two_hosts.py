@@ -9,7 +9,7 @@ import random
 import pytest
 
 from daemon import until
-from lab import Host, Tree, mounted
+from lab import Host, Tree, as_owner, mounted
 
 USER, LARGE, ROUNDS = "u", "large", 120
 
@@ -62,6 +62,7 @@ def assert_seen_at_once(fleet, user, what):
 
 @pytest.mark.parametrize("user", [USER, LARGE])
 @pytest.mark.parametrize("actor", ["another NFS client", "the server", "mf1", "mf2"])
+@as_owner()
 def test_each_change_is_in_the_next_listing(fleet, user, actor):
     tree, hosts, plain = fleet
     where = {"another NFS client": plain, "the server": tree.path, "mf1": hosts[0].mnt, "mf2": hosts[1].mnt}[actor]
@@ -82,6 +83,7 @@ def base(name):
     return name.split(":")[0]
 
 
+@as_owner()
 def test_random_changes_by_everybody(fleet):
     """Two changes in one tick of the server's clock may take a moment; what was there all the time is always listed, once."""
     tree, hosts, plain = fleet

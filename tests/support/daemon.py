@@ -354,7 +354,7 @@ class Daemon:
         return os.path.join(self.root, *parts)
 
     def maildir(self, folder, new=0, cur=0, uid=None):
-        make_maildir(self.path(folder), new, cur, uid)
+        make_maildir(os.path.join(self.made, folder), new, cur, uid)
 
     def deliver(self, folder, name, half="new"):
         return put_message(self.path(folder), half, name)
