@@ -1,12 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "fs/caller.h"
 
+#include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "fs/fuse.h"
 #include "lib/base/cred.h"
 
 #define CALLER_GROUPS_MAX 1024 /* NFS sends 16 of them, a local filesystem looks at all */
+
+/* A caller falls asleep a moment after its request is there. */
+#define ASLEEP_NS 20000
+#define ASLEEP_TRIES 5
 
 static _Thread_local bool started;
 
@@ -54,4 +65,62 @@ void caller_end(void)
 
 	cred_restore();
 	errno = error;
+}
+
+/* ---- what it is about to do ---- */
+
+bool caller_opens_by(const char *line)
+{
+	unsigned long number, flags;
+	char *rest;
+	int skip;
+
+	number = strtoul(line, &rest, 10);
+	if (rest == line)
+		return false; /* "running", or nothing */
+	if (number == SYS_openat)
+		skip = 2;
+#ifdef SYS_open
+	else if (number == SYS_open)
+		skip = 1;
+#endif
+	else
+		return false;
+	while (skip--)
+		strtoul(rest, &rest, 16);
+	flags = strtoul(rest, &rest, 16);
+	return *rest == ' ' && !(flags & (O_PATH | O_CREAT | O_TRUNC | O_DIRECT)) && (flags & O_ACCMODE) == O_RDONLY;
+}
+
+/* Returns false if there is none. */
+static bool syscall_line(pid_t thread, char *line, size_t size)
+{
+	char path[64];
+	ssize_t n = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", (int)thread);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, line, size - 1);
+		close(fd);
+	}
+	if (n > 0)
+		line[n] = '\0';
+	return n > 0;
+}
+
+bool caller_opens(struct fuse_req *req)
+{
+	const struct timespec pause = {.tv_nsec = ASLEEP_NS};
+	char line[256];
+
+	for (int i = 0; i < ASLEEP_TRIES; i++) {
+		if (!syscall_line(fuse_req_ctx(req)->pid, line, sizeof(line)))
+			return false;
+		if (strncmp(line, "running", 7) != 0)
+			return caller_opens_by(line);
+		nanosleep(&pause, NULL); /* it is about to wait for us */
+	}
+	return false;
 }

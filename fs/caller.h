@@ -15,6 +15,15 @@
 
 struct fuse_req;
 
+/*
+ * Is the caller in an open(2) to read something that is there? It waits for our answer inside of its system call, which the
+ * kernel shows (proc_pid_syscall(5); CAP_SYS_PTRACE). The lookup on its way there needs mode and owner only: the times are
+ * seen by nobody, and the open itself asks the server.
+ */
+bool caller_opens(struct fuse_req *req);
+/* The decision, by a line of /proc/PID/syscall. */
+bool caller_opens_by(const char *line);
+
 /* Becomes the caller. Returns 0, or -1 with errno where that is impossible. */
 int caller_begin(struct fuse_req *req);
 /* After a refusal: becomes the caller with its groups. Returns true if a second try is worth it. */

@@ -123,6 +123,11 @@ struct live_times {
 };
 int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_times *plain, struct stamp *reading,
 	       int64_t *mtime_ns, int64_t *keep_ns);
+/*
+ * What live_mtime() would say without asking the server, if it would have to ask: for who opens the half, and looks at its
+ * mode only. Returns false if it would not, or nothing is known.
+ */
+bool live_mtime_last(struct fs *fs, struct node *half, struct stamp *reading, int64_t *mtime_ns);
 /* The half's own attributes were set through this mount: the next stat asks the server. */
 void live_stat_forget(struct fs *fs, struct node *half);
 

@@ -262,12 +262,44 @@ void live_stat_forget(struct fs *fs, struct node *half)
 	live_put(fs, l);
 }
 
+/* Called with the lock. The reading is from before our own changes: with the listing's generation it is never shown
+ * twice. */
+static int64_t mtime_shown(struct fs *fs, const struct live *l, const struct stamp *reading)
+{
+	struct fresh shown = l->fresh;
+
+	shown.need |= l->stat_behind;
+	return fresh_mtime_ns(&shown, reading, fs->host_hash);
+}
+
+static bool reading_lasts(struct fs *fs, const struct live *l)
+{
+	return l->stat_valid && clock_mono_ns() - l->stat_at_ns < fs->conf->revalidate_ns;
+}
+
+bool live_mtime_last(struct fs *fs, struct node *half, struct stamp *reading, int64_t *mtime_ns)
+{
+	struct live *l = live_peek(fs, half);
+	bool known;
+
+	if (!l)
+		return false;
+	pthread_mutex_lock(&l->lock);
+	known = l->snapshot && l->stat_valid && !reading_lasts(fs, l);
+	if (known) {
+		*reading = l->stat;
+		*mtime_ns = mtime_shown(fs, l, reading);
+	}
+	pthread_mutex_unlock(&l->lock);
+	live_put(fs, l);
+	return known;
+}
+
 int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_times *plain, struct stamp *reading,
 	       int64_t *mtime_ns, int64_t *keep_ns)
 {
 	struct live *l = live_peek(fs, half);
 	struct event *burst = NULL;
-	struct fresh shown;
 	bool loaded = false, moved = false;
 	int64_t asked_ns = 0; /* not asked: a reading is shared */
 	int r = 0;
@@ -285,7 +317,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 		if (r == 0)
 			*mtime_ns = mtime_of_row(fs, half, reading);
 	} else {
-		if (l->stat_valid && clock_mono_ns() - l->stat_at_ns < fs->conf->revalidate_ns) {
+		if (reading_lasts(fs, l)) {
 			*reading = l->stat;
 		} else {
 			uint64_t gen = l->fresh.gen;
@@ -309,18 +341,14 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 			moved = !stamp_eq(reading, &l->stat_moved);
 			l->stat_moved = *reading;
 		}
-		/*
-		 * The reading is from before our own changes: with the listing's generation it is never shown twice. The times
-		 * of an ordinary stat are nearer to the truth: rsync -a does not set a folder's time if it looks as it should.
-		 */
-		shown = l->fresh;
-		shown.need |= l->stat_behind;
+		/* Behind our own changes the times of an ordinary stat are nearer to the truth: rsync -a does not set a folder's
+		 * time if it looks as it should. */
 		if (r == 0 && l->stat_behind && plain->ctime_ns > reading->ctime_ns) {
 			reading->ctime_ns = plain->ctime_ns;
 			reading->mtime_ns = plain->mtime_ns;
 		}
 		if (r == 0)
-			*mtime_ns = fresh_mtime_ns(&shown, reading, fs->host_hash);
+			*mtime_ns = mtime_shown(fs, l, reading);
 		if (r == 0 && l->stat_valid)
 			*keep_ns = fs->conf->revalidate_ns - (clock_mono_ns() - l->stat_at_ns);
 		pthread_mutex_unlock(&l->lock);

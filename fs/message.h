@@ -10,7 +10,8 @@
  *
  * Flow: message_learn() with each reading; message_forget() when attributes were set, a link was made or removed, or
  * the file is opened for writing; message_opened() at each lower open, message_given() for each piece that is read.
- * Shapes: attributes are kept for MESSAGE_KEEP_NS, as the NFS client (acregmax) and the kernel keep them.
+ * Shapes: attributes are kept for MESSAGE_KEEP_NS, here and by the kernel: size and times of a message don't change, and who
+ * sets its mode or owner on another host is seen then, or with its next name.
  * Ownership: part of struct node; zero at first.
  * Threads: the node table's lock.
  * Errors: none.
@@ -24,7 +25,7 @@
 
 #include "lib/base/clock.h"
 
-#define MESSAGE_KEEP_NS (60 * NS_PER_S)
+#define MESSAGE_KEEP_NS (600 * NS_PER_S)
 
 struct message {
 	struct stat st;

@@ -135,7 +135,7 @@ static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info 
 	r = lower_now(req, n, fi, &stx);
 	if (r == 0 && S_ISREG(n->type))
 		stx.stx_size = (uint64_t)growth_size(&n->growth, &asked, (int64_t)stx.stx_size);
-	return r < 0 ? r : ops_attr(ops_fs(req), n, &stx, st, timeout_s);
+	return r < 0 ? r : ops_attr(req, n, &stx, st, timeout_s);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

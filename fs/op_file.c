@@ -18,6 +18,7 @@ int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct 
 {
 	struct fs *fs = ops_fs(req);
 	struct handle *h = calloc(1, sizeof(*h));
+	uint64_t begun = n->message.changes;
 	struct stat st;
 
 	if (!h || fstat(fd, &st) < 0) {
@@ -38,6 +39,8 @@ int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct 
 	h->fills = fs->spares && message && h->way == BACKING_NONE && !(fi->flags & O_DIRECT);
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		message_forget(&n->message);
+	else if (h->fills)
+		message_learn(&n->message, &st, clock_mono_ns(), begun);
 	pthread_mutex_unlock(&fs->nodes.lock);
 	node_opened(&fs->nodes, n, h);
 	fi->fh = (uint64_t)(uintptr_t)h;

@@ -17,9 +17,11 @@
 #define ENTRY_TRIES 8
 #define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
-static int statx_for(fuse_req_t req, int dirfd, const char *name, unsigned wanted, struct statx *stx)
+static int statx_for(fuse_req_t req, int dirfd, const char *name, int flags, unsigned wanted, struct statx *stx)
 {
-	int flags = AT_SYMLINK_NOFOLLOW | (name[0] ? 0 : AT_EMPTY_PATH), r;
+	int r;
+
+	flags |= AT_SYMLINK_NOFOLLOW | (name[0] ? 0 : AT_EMPTY_PATH);
 
 	*stx = (struct statx){0};
 	CALLER_RUN(req, r, statx(dirfd, name, flags, wanted, stx));
@@ -28,7 +30,7 @@ static int statx_for(fuse_req_t req, int dirfd, const char *name, unsigned wante
 
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
 {
-	return statx_for(req, dirfd, name, STATX_WANTED, stx);
+	return statx_for(req, dirfd, name, 0, STATX_WANTED, stx);
 }
 
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx)
@@ -40,7 +42,7 @@ int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name,
 	if (!ops_fs(req)->spares)
 		return ops_statx(req, dirfd, name, stx);
 	begun = dir_attr_begin(kept);
-	r = statx_for(req, dirfd, name, DIR_ATTR_LIGHT, stx);
+	r = statx_for(req, dirfd, name, 0, DIR_ATTR_LIGHT, stx);
 	if (r < 0 || dir_attr_merge(kept, stx, clock_mono_ns()))
 		return r;
 	r = ops_statx(req, dirfd, name, stx);
@@ -85,9 +87,16 @@ enum serve_mode ops_serve_mode(struct fs *fs, struct node *half)
 	return node_path(&fs->nodes, half, path, sizeof(path)) < 0 ? SERVE_LOWER : serve_of(&fs->serve, path);
 }
 
-/* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
-static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *timeout_s)
+static void show_times(struct stat *st, const struct stamp *s, int64_t mtime_ns)
 {
+	st->st_mtim = (struct timespec){.tv_sec = mtime_ns / NS_PER_S, .tv_nsec = mtime_ns % NS_PER_S};
+	st->st_ctim = (struct timespec){.tv_sec = s->ctime_ns / NS_PER_S, .tv_nsec = s->ctime_ns % NS_PER_S};
+}
+
+/* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
+static int half_mtime(fuse_req_t req, struct node *n, struct stat *st, double *timeout_s)
+{
+	struct fs *fs = ops_fs(req);
 	const struct live_times plain = {.ctime_ns = ns_of(st->st_ctim), .mtime_ns = ns_of(st->st_mtim)};
 	struct stamp s;
 	int64_t mtime, keep;
@@ -95,6 +104,11 @@ static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *ti
 
 	if (ops_serve_mode(fs, n) != SERVE_INDEX)
 		return 0;
+	/* Its opendir, which follows, asks the server; nobody looks at the times in between. */
+	if (fs->spares && live_mtime_last(fs, n, &s, &mtime) && caller_opens(req)) {
+		show_times(st, &s, mtime);
+		return 0;
+	}
 	fd = node_dir_get(&fs->nodes, n);
 	if (fd < 0)
 		return fd;
@@ -102,8 +116,7 @@ static int half_mtime(struct fs *fs, struct node *n, struct stat *st, double *ti
 	if (r == -ESTALE) /* removed, but somebody stands in it: its own times are as good as any */
 		r = 0;
 	else if (r == 0) {
-		st->st_mtim = (struct timespec){.tv_sec = mtime / NS_PER_S, .tv_nsec = mtime % NS_PER_S};
-		st->st_ctim = (struct timespec){.tv_sec = s.ctime_ns / NS_PER_S, .tv_nsec = s.ctime_ns % NS_PER_S};
+		show_times(st, &s, mtime);
 		*timeout_s = keep > 0 ? (double)keep / NS_PER_S : 0;
 	}
 	node_dir_put(&fs->nodes, n);
@@ -120,12 +133,14 @@ static bool parent_is_half(struct fs *fs, struct node *n)
 	return yes;
 }
 
-int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s)
+int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s)
 {
+	struct fs *fs = ops_fs(req);
+
 	stat_of(stx, st);
 	*timeout_s = 0;
 	if (n->dir && node_is_half(&fs->nodes, n))
-		return half_mtime(fs, n, st, timeout_s);
+		return half_mtime(req, n, st, timeout_s);
 	if (n->dir && n->dir->above_maildir)
 		*timeout_s = TIMEOUT_ABOVE_S;
 	else if (n->dir && n->dir->is_maildir) /* each walk to a message passes it, several times */
@@ -143,35 +158,61 @@ static double entry_timeout(struct fs *fs, struct node *n, bool message)
 	return n->dir || message ? (double)fs->conf->revalidate_ns / NS_PER_S : 0;
 }
 
-/* The node that the name is now; or NULL and *error. *begun: of its message, before it was looked at. */
-static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct statx *stx,
-			       uint64_t *begun, int *error)
+/* What a look at a name found. */
+struct look {
+	struct statx stx;
+	bool old;       /* not asked for now: only mode and owner are to be believed */
+	uint64_t begun; /* message.changes before it */
+};
+
+static int look_at(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
+		   struct look *look)
+{
+	int r;
+
+	look->old = false;
+	if (known && known->dir)
+		return ops_statx_dir(req, known, dirfd, name, &look->stx);
+	if (ops_fs(req)->spares && caller_opens(req)) {
+		r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
+		/* A file is told by its birth time too, where there is one. */
+		look->old = r == 0 && !S_ISDIR(look->stx.stx_mode) &&
+			    (look->stx.stx_mask & STATX_BTIME || !parent->btime_ns);
+		if (r < 0 || look->old)
+			return r;
+	}
+	return ops_statx(req, dirfd, name, &look->stx);
+}
+
+/* The node that the name is now; or NULL and *error. */
+static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct look *look,
+			       int *error)
 {
 	struct fs *fs = ops_fs(req);
 	struct node *n = fs->spares ? node_child(&fs->nodes, parent, name) : NULL;
 	struct node *before = n;
-	int fd = -1, r;
+	int fd = -1;
 
-	*begun = n ? n->message.changes : 0;
-	r = n && n->dir ? ops_statx_dir(req, n, dirfd, name, stx) : ops_statx(req, dirfd, name, stx);
+	look->begun = n ? n->message.changes : 0;
+	*error = look_at(req, parent, n, dirfd, name, look);
 	if (n)
 		node_unref(&fs->nodes, n);
-	*error = r;
-	if (r < 0)
+	if (*error < 0)
 		return NULL;
-	if (S_ISDIR(stx->stx_mode)) {
+	if (S_ISDIR(look->stx.stx_mode)) {
 		struct statx same;
 
 		CALLER_RUN(req, fd, openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-		if (fd >= 0 && (statx(fd, "", AT_EMPTY_PATH, STATX_INO, &same) < 0 || same.stx_ino != stx->stx_ino)) {
+		if (fd >= 0 &&
+		    (statx(fd, "", AT_EMPTY_PATH, STATX_INO, &same) < 0 || same.stx_ino != look->stx.stx_ino)) {
 			close(fd);
 			*error = -ESTALE;
 			return NULL;
 		}
 	}
-	n = node_lookup(&fs->nodes, parent, name, stx, fd);
+	n = node_lookup(&fs->nodes, parent, name, &look->stx, fd);
 	if (n != before)
-		*begun = 0;
+		look->begun = 0;
 	*error = n ? 0 : -ENOMEM;
 	return n;
 }
@@ -184,15 +225,16 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e)
 {
 	struct fs *fs = ops_fs(req);
-	struct statx stx;
+	struct look look;
 	struct node *n;
-	uint64_t before, begun;
+	uint64_t before;
+	bool message;
 	int r;
 
 	*e = (struct fuse_entry_param){0};
 	for (int i = 0;; i++) {
 		before = parent->dir->renames;
-		n = entry_node(req, parent, dirfd, name, &stx, &begun, &r);
+		n = entry_node(req, parent, dirfd, name, &look, &r);
 		if (parent->dir->renames == before || i == ENTRY_TRIES)
 			break;
 		if (n)
@@ -203,18 +245,27 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	if (!n)
 		return r;
 	e->ino = n == fs->nodes.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)n;
-	r = ops_attr(fs, n, &stx, &e->attr, &e->attr_timeout);
+	r = ops_attr(req, n, &look.stx, &e->attr, &e->attr_timeout);
 	if (r < 0) {
 		node_forget(&fs->nodes, n, 1);
 		return r;
 	}
-	e->entry_timeout = entry_timeout(fs, n, e->attr_timeout >= TIMEOUT_MESSAGE_S);
-	if (fs->spares && !n->dir && e->attr_timeout >= TIMEOUT_MESSAGE_S) {
-		pthread_mutex_lock(&fs->nodes.lock);
-		message_learn(&n->message, &e->attr, clock_mono_ns(), begun);
-		pthread_mutex_unlock(&fs->nodes.lock);
-	}
+	message = e->attr_timeout >= TIMEOUT_MESSAGE_S;
+	e->entry_timeout = entry_timeout(fs, n, message);
+	if (look.old)
+		e->attr_timeout = 0;
+	else if (message)
+		ops_message_learn(fs, n, &e->attr, look.begun);
 	return 0;
+}
+
+void ops_message_learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t begun)
+{
+	if (!fs->spares)
+		return;
+	pthread_mutex_lock(&fs->nodes.lock);
+	message_learn(&n->message, st, clock_mono_ns(), begun);
+	pthread_mutex_unlock(&fs->nodes.lock);
 }
 
 void ops_message_forget(struct fs *fs, struct node *n)

@@ -34,7 +34,7 @@ int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name,
 enum serve_mode ops_serve_mode(struct fs *fs, struct node *half);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
-int ops_attr(struct fs *fs, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
+int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
 /* Answers with an entry; without the kernel's reference where the request was interrupted. */
 void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
 /* Looks a name up and counts the kernel's reference. dirfd: the parent's. Returns 0 or negative errno. */
@@ -85,7 +85,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 			fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
 /* Makes the handle of a descriptor that was just opened; takes fd over. Returns 0 or -ENOMEM. */
 int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi);
-/* Its attributes are set, or its bytes. */
+/* See message.h. */
+void ops_message_learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t begun);
 void ops_message_forget(struct fs *fs, struct node *n);
 /* A handle's lower descriptor (late.h), or negative errno. */
 int ops_fd(fuse_req_t req, const struct fuse_file_info *fi);

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import time
 from errno import EACCES, ENOENT, ESTALE
 
 import pytest
@@ -237,3 +238,46 @@ def test_what_changed_through_the_mount_is_known(m):
         refused(ENOENT, os.stat, m.up(OTHER))
         assert os.stat(m.up(OTHER + "T")).st_ino == os.stat(m.there(OTHER + "T")).st_ino
     assert looked_up_again(m, OTHER + "T").st_size == len(BYTES)
+
+
+def settled_and_expired(m):
+    """A listing that stands, and nothing that was read of the half is shared any more."""
+
+    def served():
+        with m.counting("opendirs_without_listing") as grown:
+            ls(m.up("u/cur"))
+        return grown["opendirs_without_listing"]
+
+    with acting_as(OWNER):
+        until("a listing from memory", served)
+    time.sleep(0.35)  # `revalidate`: the subject here
+
+
+@pytest.mark.parametrize("how", ["opendir", "stat", "stat of an O_PATH descriptor"])
+def test_one_look_asks_once(m, how):
+    """An open of a half asks when it is opened, not when its name is looked up as well."""
+    settled_and_expired(m)
+    with acting_as(OWNER), m.counting("lower.getattrs") as grown:
+        if how == "opendir":
+            ls(m.up("u/cur"))
+        elif how == "stat":
+            os.stat(m.up("u/cur"))
+        else:
+            fd = os.open(m.up("u/cur"), os.O_PATH | os.O_DIRECTORY)
+            os.fstat(fd)
+            os.close(fd)
+    assert grown == {"lower.getattrs": 1}
+
+
+def test_a_stat_after_an_opendir_asks(m):
+    """What an open was told of the half's times is told to nobody else."""
+    settled_and_expired(m)
+    with acting_as(OWNER):
+        before = os.stat(m.up("u/cur")).st_mtime_ns
+    settled_and_expired(m)
+    os.rename(m.there(OTHER), m.there(OTHER + "T"))
+    with acting_as(OWNER):
+        fd = os.open(m.up("u/cur"), os.O_RDONLY | os.O_DIRECTORY)
+        assert os.stat(m.up("u/cur")).st_mtime_ns != before
+        assert os.path.basename(OTHER) + "T" in os.listdir(fd)
+        os.close(fd)

@@ -9,12 +9,14 @@ import collections
 import contextlib
 import dataclasses
 import random
+import re
 import statistics
 import time
 
 import calls
 from box import Box
 from mailboxes import LIFE, WAYS, life, polled
+from tracing import named
 
 SEED = 5
 HOSTS = ("mf1", "mf2")
@@ -88,19 +90,31 @@ class Hour:
 
 
 class Life:
-    def __init__(self, server, driver, others, version, hosts, say):
+    def __init__(self, server, driver, others, version, hosts, say, tracer=None):
         """server: courier or dovecot; driver: what talks to it; say(text) tells how far it is."""
+        self.tracer, self.origins = tracer, collections.Counter()
         self.hosts, self.ended = HOSTS[:hosts], {}
         self.server, self.driver, self.others, self.version, self.say = server, driver, others, version, say
         self.seconds = {way: collections.defaultdict(list) for way in WAYS}
 
     def _box(self, way, host):
-        return Box(way, self.version, f"/life/{self.server}-{way}", f"v{self.version}-life-{self.server}-{host}", host)
+        return Box(way, self.version, f"/life/{self.server}-{way}", f"v{self.version}-life-{self.server}-{len(self.hosts)}-{host}", host)
 
     def _session(self, box, step, protocol):
         who = box.home_of(life(step.user)) if self.server == "courier" else box.user_of(life(step.user))
         talk = getattr(self.driver, protocol)(who)
         return webmail(talk, step.dice) if protocol == "imap" else poll(talk, step.dice)
+
+    @contextlib.contextmanager
+    def _traced(self, box, way, step):
+        if not self.tracer or way != "mount":
+            yield
+            return
+        with self.tracer.login(box, f"hour-{len(self.origins)}-{step.kind}-{step.user}") as found:
+            yield
+            box.at_rest()
+        for n, kind, request, what in named(found):
+            self.origins[step.kind, kind, request, re.sub(r"\bu\d+/", "", what)] += n
 
     def _step(self, boxes, way, step):
         box = boxes[way, step.host]
@@ -108,7 +122,8 @@ class Life:
             self.others.deliver(box, life(step.user))
             return None
         start = time.monotonic()
-        count = self._session(box, step, step.kind)
+        with self._traced(box, way, step):
+            count = self._session(box, step, step.kind)
         self.seconds[way][step.kind].append(time.monotonic() - start)
         return count
 
@@ -146,6 +161,8 @@ class Life:
                 if way == "mount":
                     told = " ".join(f"{k.removeprefix('maildexfs.')} {v}" for k, v in box.tells().items() if v)
                     self.say(f"maildexfs on {host}, with the first use of each mailbox: {told}")
+        for what, n in self.origins.most_common(60):
+            self.say(f"{n:5} " + " ".join(what))
         out = {}
         for way in WAYS:
             ops = {}
