@@ -249,8 +249,10 @@ def settled_and_expired(m):
         return grown["opendirs_without_listing"]
 
     with acting_as(OWNER):
+        ls(m.up("u/cur"))
+        time.sleep(0.35)  # `revalidate`, and what was just listed settles: the subject here
         until("a listing from memory", served)
-    time.sleep(0.35)  # `revalidate`: the subject here
+    time.sleep(0.35)
 
 
 @pytest.mark.parametrize("how", ["opendir", "stat", "stat of an O_PATH descriptor"])
