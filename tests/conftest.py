@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "support"))
 from host import Maildex  # noqa: E402
+from process import Process  # noqa: E402
 
 
 @pytest.fixture
@@ -21,6 +22,20 @@ def maildex():
 @pytest.fixture
 def mounted(maildex):
     return maildex.fs_start()
+
+
+@pytest.fixture
+def processes():
+    """Makes processes and ends them."""
+    made = []
+
+    def make():
+        made.append(Process())
+        return made[-1]
+
+    yield make
+    for p in made:
+        p.stop()
 
 
 @pytest.fixture
