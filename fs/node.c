@@ -474,3 +474,15 @@ struct node *node_recall(struct node_table *t, struct node *half, const char *na
 	pthread_mutex_unlock(&t->lock);
 	return n;
 }
+
+void node_stale(struct node_table *t, struct node *n)
+{
+	pthread_mutex_lock(&t->lock);
+	for (; n != t->root; n = n->names->parent) {
+		if (n->dir)
+			n->dir->stale = true;
+		if (!n->names)
+			break;
+	}
+	pthread_mutex_unlock(&t->lock);
+}

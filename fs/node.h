@@ -51,6 +51,7 @@ struct node_dir {
 	enum half half;
 	_Atomic bool is_half;        /* new/ or cur/ of a Maildir, established; `half` is set before */
 	_Atomic bool is_maildir;     /* a child is_half */
+	_Atomic bool stale;          /* the server said so: its name is to be asked for again, see node_stale() */
 	_Atomic bool above_maildir;  /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
 	struct dir_attr attr;
@@ -137,6 +138,12 @@ struct node_at {
 /* Returns 0 or negative errno (-ESTALE: no name is left); end with node_at_end(). */
 int node_at(struct node_table *t, struct node *n, struct node_at *at);
 void node_at_end(struct node_table *t, struct node_at *at);
+
+/*
+ * The lower filesystem said ESTALE of this node, or of something in it: the directories on its path are to be asked for
+ * again when the kernel walks it anew. An NFS client else goes on believing the names that it knows.
+ */
+void node_stale(struct node_table *t, struct node *n);
 
 /* The path below the root. Returns 0, -ENAMETOOLONG, or -ESTALE. */
 int node_path(struct node_table *t, struct node *n, char *out, size_t size);

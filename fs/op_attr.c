@@ -57,7 +57,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	dirfd = node_dir_get(&fs->nodes, dir);
 	if (dirfd < 0) {
-		fuse_reply_err(req, -dirfd);
+		ops_reply_err(req, dir, dirfd);
 		return;
 	}
 	r = ops_entry(req, dir, dirfd, name, &e);
@@ -65,7 +65,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		own_missing(fs, dir, name);
 	node_dir_put(&fs->nodes, dir);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, dir, r);
 	else
 		ops_reply_entry(req, &e);
 }
@@ -148,7 +148,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	r = attr_now(req, ops_node(req, ino), fi, &st, &timeout_s);
 
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, ops_node(req, ino), r);
 	else
 		fuse_reply_attr(req, &st, timeout_s);
 }

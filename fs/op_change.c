@@ -31,7 +31,7 @@ static bool in_begin(struct op_in *in, fuse_req_t req, fuse_ino_t parent)
 	*in = (struct op_in){.req = req, .fs = ops_fs(req), .dir = ops_node(req, parent)};
 	in->dirfd = node_dir_get(&in->fs->nodes, in->dir);
 	if (in->dirfd < 0) {
-		fuse_reply_err(req, -in->dirfd);
+		ops_reply_err(req, in->dir, in->dirfd);
 		return false;
 	}
 	own_begin(in->fs, in->dir, in->dirfd, &in->own);
@@ -60,7 +60,7 @@ static void added(struct op_in *in, const char *name, int r)
 		own_end(in->fs, &in->own, error, &c, 1);
 	}
 	if (error < 0)
-		fuse_reply_err(in->req, -error);
+		ops_reply_err(in->req, in->dir, error);
 	else
 		ops_reply_entry(in->req, &e);
 	in_end(in);
@@ -125,7 +125,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (r < 0) {
 		if (fd >= 0)
 			close(fd);
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, in.dir, r);
 	} else if (fuse_reply_create(req, &e, fi) == -ENOENT) { /* interrupted: the kernel has neither */
 		struct node *n = ops_node(req, e.ino);
 		struct handle *h = ops_handle(fi);
@@ -175,7 +175,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 		change_make(&c, CHANGE_ADD, NULL, newname, r ? 0 : e.attr.st_ino, r ? 0 : IFTODT(e.attr.st_mode));
 	own_end(in.fs, &in.own, twin ? 0 : r, &c, 1);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, in.dir, r);
 	else
 		ops_reply_entry(req, &e);
 	if (located)
@@ -206,7 +206,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	own_end(in.fs, &in.own, r, &c, 1);
 	if (r == 0)
 		node_name_removed(&in.fs->nodes, in.dir, name);
-	fuse_reply_err(req, -r);
+	ops_reply_err(req, in.dir, r);
 	in_end(&in);
 }
 
@@ -304,7 +304,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 		detach_below(in.fs, in.dir, name);
 		node_name_removed(&in.fs->nodes, in.dir, name);
 	}
-	fuse_reply_err(req, -r);
+	ops_reply_err(req, in.dir, r);
 	in_end(&in);
 }
 
@@ -371,7 +371,9 @@ static void rename_now(fuse_req_t req, fuse_ino_t parent, const char *name, fuse
 		node_renamed(&from.fs->nodes, from.dir, name, to.dir, newname, exchange);
 	if (r == 0 && fx.is_dir) /* last: until now somebody who stands in it opened it under its old path */
 		folders_renamed(&from, name, &to, newname, exchange);
-	fuse_reply_err(req, -r);
+	if (r == -ESTALE)
+		node_stale(&to.fs->nodes, to.dir);
+	ops_reply_err(req, from.dir, r);
 	if (!same)
 		in_end(&to);
 	in_end(&from);

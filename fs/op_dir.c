@@ -150,7 +150,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (r < 0) {
 		dir_handle_free(fs, h);
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, n, r);
 		return;
 	}
 	fi->fh = (uint64_t)(uintptr_t)h;

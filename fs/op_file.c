@@ -109,7 +109,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (r == 0)
 		r = op_file_opened(req, n, fd, message, fi);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, n, r);
 	else
 		reply_open(req, fi);
 }

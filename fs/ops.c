@@ -171,6 +171,11 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 	int r;
 
 	look->old = false;
+	if (known && known->dir && known->dir->stale) {
+		dir_attr_forget(&known->dir->attr);
+		/* The client is told ESTALE then, and looks the name up anew. */
+		return statx_for(req, dirfd, name, AT_STATX_FORCE_SYNC, STATX_WANTED, &look->stx);
+	}
 	if (known && known->dir)
 		return ops_statx_dir(req, known, dirfd, name, &look->stx);
 	if (ops_fs(req)->spares && caller_opens(req)) {
@@ -278,6 +283,13 @@ void ops_message_forget(struct fs *fs, struct node *n)
 int ops_fd(fuse_req_t req, const struct fuse_file_info *fi)
 {
 	return late_fd(ops_fs(req), ops_handle(fi));
+}
+
+void ops_reply_err(fuse_req_t req, struct node *n, int r)
+{
+	if (r == -ESTALE)
+		node_stale(&ops_fs(req)->nodes, n);
+	fuse_reply_err(req, -r);
 }
 
 void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e)

@@ -32,6 +32,8 @@ int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx);
 /* What answers listings of this half. */
 enum serve_mode ops_serve_mode(struct fs *fs, struct node *half);
+/* Answers an error of a call about this node: 0 or negative errno. */
+void ops_reply_err(fuse_req_t req, struct node *n, int r);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
 int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);

@@ -164,17 +164,22 @@ static bool refusal_fits(struct live *l, int error, const struct change *c)
 }
 
 /*
- * maildexd is told of changes without a window 50 ms later, all in one message: its row must be listed again anyway.
- * Called with the
- * lock. Returns what is to be sent now: those before, if there are too many for one message.
+ * maildexd is told of changes without a window 50 ms later, all in one message: its row must be listed again anyway. Where
+ * each look costs a call, that is all that it is told: it would look the names up, for nothing. Called with the lock.
+ * Returns what is to be sent now: those before, if there are too many for one message.
  */
 static struct event *hint(struct fs *fs, struct live *l, const struct change *c)
 {
 	struct event *full = NULL;
 	bool first = !l->hints;
+	struct change need;
 
-	if (!atomic_load(&fs->feed.connected))
+	if (!atomic_load(&fs->feed.connected) || (fs->spares && !first))
 		return NULL;
+	if (fs->spares) {
+		change_make(&need, CHANGE_NEED, NULL, "", 0, 0);
+		c = &need;
+	}
 	if (live_collect(l, &l->hints, c) < 0) {
 		full = l->hints;
 		l->hints = NULL;
@@ -202,13 +207,15 @@ void own_hints_due(struct fs *fs, struct live *l)
 static void tell(struct fs *fs, struct node *dir, const struct change *changes, size_t n)
 {
 	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2], *slash;
+	struct change need;
 
 	if (!n || !atomic_load(&fs->feed.connected) || node_path(&fs->nodes, dir, path, sizeof(path)) < 0)
 		return;
 	slash = strrchr(path, '/');
 	*(slash ? slash : path) = '\0';
 	ring_own(fs, dir, changes, n);
-	feed_send_changes(fs, path, dir->dir->half, changes, n);
+	change_make(&need, CHANGE_NEED, NULL, "", 0, 0);
+	feed_send_changes(fs, path, dir->dir->half, fs->spares ? &need : changes, fs->spares ? 1 : n); /* see hint() */
 }
 
 static void attr_changed(struct node *dir, int result)
