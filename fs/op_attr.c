@@ -197,7 +197,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	double timeout_s = 0;
 
 	if (fd < 0) {
-		fuse_reply_err(req, -fd);
+		ops_reply_err(req, n, fd);
 		return;
 	}
 	if (to_set & FUSE_SET_ATTR_MODE)
@@ -229,7 +229,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	if (is_path)
 		close(fd);
 	if (r < 0)
-		fuse_reply_err(req, -r);
+		ops_reply_err(req, n, r);
 	else
 		fuse_reply_attr(req, &st, timeout_s);
 }
@@ -241,7 +241,7 @@ void op_readlink(fuse_req_t req, fuse_ino_t ino)
 	ssize_t r;
 
 	if (fd < 0) {
-		fuse_reply_err(req, -fd);
+		ops_reply_err(req, ops_node(req, ino), fd);
 		return;
 	}
 	CALLER_RUN(req, r, readlinkat(fd, "", target, sizeof(target) - 1));
@@ -259,7 +259,7 @@ void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
 	int fd = ops_open_path(req, ops_node(req, ino)), r;
 
 	if (fd < 0) {
-		fuse_reply_err(req, -fd);
+		ops_reply_err(req, ops_node(req, ino), fd);
 		return;
 	}
 	CALLER_RUN(req, r, (int)syscall(SYS_faccessat2, fd, "", mask, AT_EACCESS | AT_EMPTY_PATH));

@@ -19,7 +19,7 @@ static int xattr_begin(fuse_req_t req, fuse_ino_t ino, char path[64])
 	int fd = ops_open_path(req, ops_node(req, ino));
 
 	if (fd < 0)
-		fuse_reply_err(req, -fd);
+		ops_reply_err(req, ops_node(req, ino), fd);
 	else
 		snprintf(path, 64, "/proc/self/fd/%d", fd);
 	return fd;
