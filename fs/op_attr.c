@@ -188,16 +188,39 @@ static int set_times(int fd, bool is_path, const struct timespec times[2])
 	return is_path ? utimensat(fd, "", times, AT_EMPTY_PATH) : futimens(fd, times);
 }
 
+/*
+ * A directory's owner gives it the mode that it has, as Courier does at each look at its keywords. On an NFS client that
+ * call would cost four more: the directory looks changed by somebody, so its listing, names and permissions are asked for
+ * again. So the server is asked for the mode, and if it is this one, nothing is sent; the ctime stays then. Returns true
+ * if there is nothing to do, with the attributes.
+ */
+static bool mode_is_so(fuse_req_t req, struct node *n, int fd, mode_t mode, struct statx *stx)
+{
+	return ops_fs(req)->spares && n->dir && !node_is_half(&ops_fs(req)->nodes, n) &&
+	       ops_statx_forced(req, fd, stx) == 0 && (stx->stx_mode & 07777) == (mode & 07777) &&
+	       stx->stx_uid == fuse_req_ctx(req)->uid;
+}
+
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
 	struct node *n = ops_node(req, ino);
 	bool is_path = !fi;
 	int fd = fi ? ops_fd(req, fi) : ops_open_path(req, n), r = 0;
+	struct statx stx;
 	struct stat st;
 	double timeout_s = 0;
 
 	if (fd < 0) {
 		ops_reply_err(req, n, fd);
+		return;
+	}
+	if (to_set == FUSE_SET_ATTR_MODE && is_path && mode_is_so(req, n, fd, attr->st_mode, &stx)) {
+		r = ops_attr(req, n, &stx, &st, &timeout_s);
+		close(fd);
+		if (r < 0)
+			ops_reply_err(req, n, r);
+		else
+			fuse_reply_attr(req, &st, timeout_s);
 		return;
 	}
 	if (to_set & FUSE_SET_ATTR_MODE)

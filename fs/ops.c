@@ -33,6 +33,11 @@ int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
 	return statx_for(req, dirfd, name, 0, STATX_WANTED, stx);
 }
 
+int ops_statx_forced(fuse_req_t req, int fd, struct statx *stx)
+{
+	return statx_for(req, fd, "", AT_STATX_FORCE_SYNC, STATX_WANTED, stx);
+}
+
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx)
 {
 	struct dir_attr *kept = &dir->dir->attr;

@@ -7,7 +7,7 @@ import fcntl
 import os
 import subprocess
 import time
-from errno import EACCES, ENOENT, ESTALE
+from errno import EACCES, ENOENT, EPERM, ESTALE
 
 import pytest
 
@@ -283,3 +283,27 @@ def test_a_stat_after_an_opendir_asks(m):
         assert os.stat(m.up("u/cur")).st_mtime_ns != before
         assert os.path.basename(OTHER) + "T" in os.listdir(fd)
         os.close(fd)
+
+
+@pytest.mark.parametrize("mode, called", [(0o700, False), (0o750, True)])
+def test_a_mode_that_a_directory_has_is_not_set(m, mode, called):
+    os.mkdir(m.there("u/courierimapkeywords"), 0o700)
+    os.chown(m.there("u/courierimapkeywords"), OWNER, OWNER)
+    before = os.stat(m.there("u/courierimapkeywords")).st_ctime_ns
+    with acting_as(OWNER):
+        os.chmod(m.up("u/courierimapkeywords"), mode)
+        assert os.stat(m.up("u/courierimapkeywords")).st_mode & 0o777 == mode
+    after = os.stat(m.there("u/courierimapkeywords"))
+    assert after.st_mode & 0o777 == mode
+    assert (after.st_ctime_ns != before) == called
+
+
+def test_a_mode_that_another_host_set_is_seen_by_chmod(m):
+    os.mkdir(m.there("u/courierimapkeywords"), 0o700)
+    os.chown(m.there("u/courierimapkeywords"), OWNER, OWNER)
+    with acting_as(OWNER):
+        assert os.stat(m.up("u/courierimapkeywords")).st_mode & 0o777 == 0o700
+        os.chmod(m.there("u/courierimapkeywords"), 0o500)
+        os.chmod(m.up("u/courierimapkeywords"), 0o700)
+    assert os.stat(m.there("u/courierimapkeywords")).st_mode & 0o777 == 0o700
+    refused(EPERM, as_user, OWNER + 1, lambda: os.chmod(m.up("u"), 0o700))

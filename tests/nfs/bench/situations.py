@@ -93,6 +93,7 @@ class Pair:
             for path in lists:
                 os.unlink(path)
         self._measure("first")
+        self.unsettled = 3  # new threads of a mount ask for permissions again
 
     def again(self):
         self.settle()
