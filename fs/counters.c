@@ -30,6 +30,7 @@ static const char *const names[COUNTERS] = {
 	[COUNT_STRAIGHT] = "passthrough.opens",
 	[COUNT_BESIDE] = "passthrough.beside",
 	[COUNT_RECALLED] = "lookups.recalled",
+	[COUNT_EARLY] = "opens.early",
 	[COUNT_LATE] = "opens.late",
 	[COUNT_LATE_OPENED] = "opens.late.lower",
 	[COUNT_INDEX_ERRORS] = "index.errors",

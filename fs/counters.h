@@ -33,6 +33,7 @@ enum counter {
 	COUNT_STRAIGHT,    /* opens of files that the kernel reads straight from the lower file */
 	COUNT_BESIDE,      /* opens of such files by who writes, or is somebody else */
 	COUNT_RECALLED,    /* lookups of messages that were answered without a call */
+	COUNT_EARLY,       /* opens of messages that the lookup before had opened below */
 	COUNT_LATE,        /* opens of messages that the kernel holds, without a lower open */
 	COUNT_LATE_OPENED, /* of these, opened below later */
 	COUNT_INDEX_ERRORS,

@@ -137,14 +137,18 @@ struct node *late_hold(struct fs *fs, struct node *parent, const char *name)
 	struct node *n = fs->spares ? node_child(&fs->nodes, parent, name) : NULL;
 	struct handle h;
 	struct handle *of;
+	int fd;
 
 	if (!n)
 		return NULL;
 	node_leaves(&fs->nodes, n, true);
+	fd = node_early_take(&fs->nodes, n, 0, 0);
+	if (fd >= 0)
+		close(fd);
 	while ((of = node_late(&fs->nodes, n, &h))) {
 		const struct cred who = {.uid = h.uid, .gid = h.gid};
-		int fd = open_lower(fs, n, h.half, &who);
 
+		fd = open_lower(fs, n, h.half, &who);
 		node_unref(&fs->nodes, h.half);
 		if (fd < 0)
 			break; /* removed below already: nothing is left to be kept */

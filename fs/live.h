@@ -124,10 +124,11 @@ struct live_times {
 int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_times *plain, struct stamp *reading,
 	       int64_t *mtime_ns, int64_t *keep_ns);
 /*
- * What live_mtime() would say without asking the server, if it would have to ask: for who opens the half, and looks at its
- * mode only. Returns false if it would not, or nothing is known.
+ * For who opens the half, and looks at its mode only: a time that is shown with no listing ever, without a call. plain: as
+ * in live_mtime(). Returns false where live_mtime() would make no call either.
  */
-bool live_mtime_last(struct fs *fs, struct node *half, struct stamp *reading, int64_t *mtime_ns);
+bool live_mtime_unseen(struct fs *fs, struct node *half, const struct live_times *plain, struct stamp *reading,
+		       int64_t *mtime_ns);
 /* The half's own attributes were set through this mount: the next stat asks the server. */
 void live_stat_forget(struct fs *fs, struct node *half);
 

@@ -277,22 +277,24 @@ static bool reading_lasts(struct fs *fs, const struct live *l)
 	return l->stat_valid && clock_mono_ns() - l->stat_at_ns < fs->conf->revalidate_ns;
 }
 
-bool live_mtime_last(struct fs *fs, struct node *half, struct stamp *reading, int64_t *mtime_ns)
+bool live_mtime_unseen(struct fs *fs, struct node *half, const struct live_times *plain, struct stamp *reading,
+		       int64_t *mtime_ns)
 {
 	struct live *l = live_peek(fs, half);
-	bool known;
+	struct fresh none;
+	bool lasts = false;
 
-	if (!l)
-		return false;
-	pthread_mutex_lock(&l->lock);
-	known = l->snapshot && l->stat_valid && !reading_lasts(fs, l);
-	if (known) {
-		*reading = l->stat;
-		*mtime_ns = mtime_shown(fs, l, reading);
+	fresh_init(&none); /* in need: what goes with it is tagged */
+	*reading = (struct stamp){.ctime_ns = plain->ctime_ns, .mtime_ns = plain->mtime_ns};
+	if (l) {
+		pthread_mutex_lock(&l->lock);
+		lasts = l->snapshot && reading_lasts(fs, l);
+		pthread_mutex_unlock(&l->lock);
+		live_put(fs, l);
 	}
-	pthread_mutex_unlock(&l->lock);
-	live_put(fs, l);
-	return known;
+	none.gen = gen_next();
+	*mtime_ns = fresh_mtime_ns(&none, reading, fs->host_hash);
+	return !lasts;
 }
 
 int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_times *plain, struct stamp *reading,

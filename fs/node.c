@@ -138,6 +138,7 @@ void node_put(struct node_table *t, struct node *n)
 		name_free(t, nn);
 	}
 	unhash(t, n);
+	node_early_drop(t, n);
 	free(n->dir);
 	free(n);
 }
@@ -246,6 +247,7 @@ void node_table_release(struct node_table *t)
 		free(t->root->dir);
 		free(t->root);
 	}
+	node_early_drop(t, NULL);
 	free(t->nodes);
 	free(t->names);
 	pthread_cond_destroy(&t->released);

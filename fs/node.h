@@ -100,6 +100,18 @@ struct handle {
 	struct node *half;
 };
 
+/*
+ * A message that was opened below by the lookup on the way to its open(2): one call to the server instead of two. Its
+ * open follows at once, as a rule; if not, the descriptor goes with the name, the node or the NODE_EARLY_MAX-th one after.
+ */
+#define NODE_EARLY_MAX 64
+struct node_early {
+	struct node *node; /* NULL: free */
+	pid_t thread;      /* of whose open it is, and who that is */
+	uid_t uid;
+	int fd;
+};
+
 struct node_table {
 	pthread_mutex_t lock;
 	pthread_cond_t released; /* a handle was released */
@@ -110,6 +122,8 @@ struct node_table {
 	size_t mask, count;       /* both tables have mask + 1 slots */
 	struct node *lru_first, *lru_last;
 	unsigned dirfds, dirfds_max;
+	struct node_early early[NODE_EARLY_MAX];
+	unsigned early_next;
 };
 
 int node_table_init(struct node_table *t, const struct tree *tree, unsigned dirfds_max, struct err *e);
@@ -183,6 +197,10 @@ bool node_opened_late(struct node_table *t, struct node *n, struct handle *h, in
 int node_late_fd(struct node_table *t, struct node *n, const struct handle *h, int fd);
 /* A handle of the node without a descriptor that nobody closes, copied with a reference on its half; or NULL. */
 struct handle *node_late(struct node_table *t, struct node *n, struct handle *copy);
+/* Keeps a descriptor of the node (takes it over) for this thread's open. */
+void node_early_keep(struct node_table *t, struct node *n, pid_t thread, uid_t uid, int fd);
+/* Gives it; thread 0: whosever it is. Returns -1 if there is none. */
+int node_early_take(struct node_table *t, struct node *n, pid_t thread, uid_t uid);
 void node_leaves(struct node_table *t, struct node *n, bool begins);
 /* A duplicate of one of its open descriptors (for a file that has no name any more), or negative errno. */
 int node_any_fd(struct node_table *t, struct node *n);

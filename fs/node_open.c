@@ -175,3 +175,41 @@ void node_await_close(struct node_table *t, struct node *parent, const char *nam
 	node_put(t, n);
 	pthread_mutex_unlock(&t->lock);
 }
+
+/* ---- opened below before they are opened here ---- */
+
+void node_early_drop(struct node_table *t, const struct node *n)
+{
+	for (struct node_early *e = t->early; e < t->early + NODE_EARLY_MAX; e++)
+		if (e->node && (!n || e->node == n)) {
+			close(e->fd);
+			e->node = NULL;
+		}
+}
+
+void node_early_keep(struct node_table *t, struct node *n, pid_t thread, uid_t uid, int fd)
+{
+	struct node_early *e, old;
+
+	pthread_mutex_lock(&t->lock);
+	e = &t->early[t->early_next++ % NODE_EARLY_MAX];
+	old = *e;
+	*e = (struct node_early){.node = n, .thread = thread, .uid = uid, .fd = fd};
+	pthread_mutex_unlock(&t->lock);
+	if (old.node)
+		close(old.fd);
+}
+
+int node_early_take(struct node_table *t, struct node *n, pid_t thread, uid_t uid)
+{
+	int fd = -1;
+
+	pthread_mutex_lock(&t->lock);
+	for (struct node_early *e = t->early; fd < 0 && e < t->early + NODE_EARLY_MAX; e++)
+		if (e->node == n && (!thread || (e->thread == thread && e->uid == uid))) {
+			fd = e->fd;
+			e->node = NULL;
+		}
+	pthread_mutex_unlock(&t->lock);
+	return fd;
+}

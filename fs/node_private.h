@@ -11,6 +11,7 @@
 void node_put(struct node_table *t, struct node *n);
 /* Keeps a descriptor for a directory (takes it over), and closes those least used if there are too many. */
 void node_dirfd_keep(struct node_table *t, struct node *n, int fd);
+void node_early_drop(struct node_table *t, const struct node *n);
 void node_dirfd_drop(struct node_table *t, struct node *n);
 
 #endif

@@ -11,6 +11,8 @@
 #include "fs/own.h"
 #include "lib/base/clock.h"
 
+/* An open with these is another one than that of its lookup (node_early). */
+#define EARLY_NOT (O_WRONLY | O_RDWR | O_TRUNC | O_DIRECT | O_NOATIME)
 /* What open(2) may pass down: unaligned buffers forbid O_DIRECT, names are not followed or made here. */
 #define OPEN_DROPS (O_DIRECT | O_CREAT | O_EXCL | O_NOCTTY)
 
@@ -93,7 +95,14 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 			reply_open(req, fi);
 			return;
 		}
-		CALLER_RUN(req, fd, openat(at.dirfd, at.name, (fi->flags & ~OPEN_DROPS) | O_NOFOLLOW | O_CLOEXEC));
+		fd = fi->flags & EARLY_NOT
+			     ? -1
+			     : node_early_take(&fs->nodes, n, fuse_req_ctx(req)->pid, fuse_req_ctx(req)->uid);
+		if (fd >= 0)
+			counter_add(COUNT_EARLY, 1);
+		if (fd < 0)
+			CALLER_RUN(req, fd,
+				   openat(at.dirfd, at.name, (fi->flags & ~OPEN_DROPS) | O_NOFOLLOW | O_CLOEXEC));
 		r = fd < 0 ? -errno : ops_same(fd, n);
 		if (r == -ENOENT)
 			own_missing(fs, at.parent, at.name);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -110,7 +111,7 @@ static int half_mtime(fuse_req_t req, struct node *n, struct stat *st, double *t
 	if (ops_serve_mode(fs, n) != SERVE_INDEX)
 		return 0;
 	/* Its opendir, which follows, asks the server; nobody looks at the times in between. */
-	if (fs->spares && live_mtime_last(fs, n, &s, &mtime) && caller_opens(req)) {
+	if (fs->spares && live_mtime_unseen(fs, n, &plain, &s, &mtime) && caller_opens(req)) {
 		show_times(st, &s, mtime);
 		return 0;
 	}
@@ -167,15 +168,34 @@ static double entry_timeout(struct fs *fs, struct node *n, bool message)
 struct look {
 	struct statx stx;
 	bool old;       /* not asked for now: only mode and owner are to be believed */
+	int fd;         /* the file, open for reading; or -1 */
 	uint64_t begun; /* message.changes before it */
 };
+
+/* The caller is about to read this message: opens it, which tells what it is and asks the server once. */
+static int look_open(fuse_req_t req, int dirfd, const char *name, struct look *look)
+{
+	int r;
+
+	CALLER_RUN(req, look->fd, openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+	if (look->fd < 0)
+		return -errno;
+	r = statx_for(req, look->fd, "", AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
+	if (r == 0 && !S_ISREG(look->stx.stx_mode))
+		r = -EINVAL;
+	if (r < 0) {
+		close(look->fd);
+		look->fd = -1;
+	}
+	return r;
+}
 
 static int look_at(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
 		   struct look *look)
 {
 	int r;
 
-	look->old = false;
+	*look = (struct look){.fd = -1, .begun = look->begun};
 	if (known && known->dir && known->dir->stale) {
 		dir_attr_forget(&known->dir->attr);
 		/* The client is told ESTALE then, and looks the name up anew. */
@@ -184,7 +204,11 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 	if (known && known->dir)
 		return ops_statx_dir(req, known, dirfd, name, &look->stx);
 	if (ops_fs(req)->spares && caller_opens(req)) {
-		r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
+		r = -EINVAL;
+		if (parent->dir->is_half && name_is_message(name, strlen(name)))
+			r = look_open(req, dirfd, name, look);
+		if (r < 0 && r != -ENOENT)
+			r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
 		/* A file is told by its birth time too, where there is one. */
 		look->old = r == 0 && !S_ISDIR(look->stx.stx_mode) &&
 			    (look->stx.stx_mask & STATX_BTIME || !parent->btime_ns);
@@ -223,6 +247,10 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 	n = node_lookup(&fs->nodes, parent, name, &look->stx, fd);
 	if (n != before)
 		look->begun = 0;
+	if (n && look->fd >= 0)
+		node_early_keep(&fs->nodes, n, fuse_req_ctx(req)->pid, fuse_req_ctx(req)->uid, look->fd);
+	else if (look->fd >= 0)
+		close(look->fd);
 	*error = n ? 0 : -ENOMEM;
 	return n;
 }

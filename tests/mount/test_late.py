@@ -57,6 +57,21 @@ def seen(m, name=NAME):
     return contextlib.closing(f)
 
 
+def test_a_first_look_opens_below(m):
+    """One call to the server for the lookup and the open."""
+    with acting_as(OWNER):
+        assert read(m.up(NAME)) == BYTES
+    assert m.count("opens.early") == 1
+    with acting_as(OWNER):
+        with open(m.up(OTHER), "r+b"):
+            pass
+        os.stat(m.up(NAME.replace("0.M1", "2.M1")))
+        os.unlink(m.up(NAME))
+        refused(ENOENT, read, m.up(NAME))
+    refused(EACCES, as_user, OWNER + 1, lambda: read(m.up(OTHER)))
+    assert m.count("opens.early") == 1
+
+
 def pages_go(f):
     os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
