@@ -135,7 +135,7 @@ check-nfs:
 bench-nfs:
 	tests/nfs/build
 	tests/nfs/bench/image build/nfs/mail.img
-	VM_EXPORT=build/nfs/mail.img VM_S=$(if $(FULL),36000,3600) tests/nfs/vm bench$(if $(FULL),$(comma)full=1)
+	VM_EXPORT=build/nfs/mail.img VM_S=$(if $(FULL),36000,3600) tests/nfs/vm bench$(if $(FULL),$(comma)full=1) lease=90
 ## make install         to DESTDIR and PREFIX (/usr/local)
 ## make uninstall
 install uninstall: all
