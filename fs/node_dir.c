@@ -44,8 +44,9 @@ void node_dirfd_keep(struct node_table *t, struct node *n, int fd)
 {
 	struct node *next;
 
-	/* A directory that was made anew may have the number of the old one. Whoever is using the descriptor keeps it. */
-	if (n->dir->fd >= 0 && n->dir->stale)
+	/* A directory that was made anew may have the number of the old one. Whoever is using the descriptor now goes on
+	 * with what the name leads to. */
+	if (n->dir->fd >= 0)
 		dup3(fd, n->dir->fd, O_CLOEXEC);
 	n->dir->stale = false;
 	if (n->dir->fd >= 0) {
