@@ -6,28 +6,38 @@ import os
 import calls
 from lab import Host, Tree, as_owner
 
-ROUNDS, MANY = 40, 20000
+ROUNDS, THREADS, MANY = 20, 4, 100000
 
 
-def test_read_close_expunge_and_delete_the_folder_at_once():
+def read_and_delete(maildir, who):
+    for i in range(ROUNDS):
+        folder = os.path.join(maildir, f".F{who}-{i}")
+        for half in ("", "new", "cur", "tmp"):
+            os.mkdir(os.path.join(folder, half))
+        for k in range(3):
+            name = os.path.join(folder, "cur", f"17{k}.M{k}P1.in:2,S")
+            with open(name, "xb") as f:
+                f.write(b"Subject: x\n\nbody\n")
+            for _ in range(2):  # the second time without the lower file
+                with open(name, "rb") as f:
+                    assert f.read().endswith(b"body\n")
+            os.listdir(os.path.join(folder, "cur"))
+            os.unlink(name)
+        for half in ("new", "cur", "tmp", ""):
+            os.rmdir(os.path.join(folder, half))
+
+
+def test_read_close_expunge_and_delete_the_folder_at_once(processes):
     """RELEASE comes after close() returned: a file that is still open below would become a .nfs name, and the folder
     could not be removed."""
     with Tree() as tree:
         tree.maildir("u")
         with Host("mf1", tree) as host, as_owner():
-            for i in range(ROUNDS):
-                folder = host.up(f"u/Maildir/.F{i}")
-                for half in ("", "new", "cur", "tmp"):
-                    os.mkdir(os.path.join(folder, half))
-                for k in range(3):
-                    name = os.path.join(folder, "cur", f"17{k}.M{k}P1.in:2,S")
-                    with open(name, "xb") as f:
-                        f.write(b"Subject: x\n\nbody\n")
-                    with open(name, "rb") as f:
-                        assert f.read().endswith(b"body\n")
-                    os.unlink(name)
-                for half in ("new", "cur", "tmp", ""):
-                    os.rmdir(os.path.join(folder, half))
+            sessions = [processes() for _ in range(THREADS)]
+            for i, session in enumerate(sessions):
+                session.begin(read_and_delete, host.up("u/Maildir"), i)
+            for session in sessions:
+                session.end()
         left = [n for _, dirs, files in os.walk(tree.path) for n in dirs + files if n.startswith((".nfs", ".F"))]
         assert not left
 
