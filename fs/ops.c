@@ -13,8 +13,10 @@
 
 /* Directories above a Maildir hardly ever change; NFS clients keep such for as long (acdirmax). */
 #define TIMEOUT_ABOVE_S 30.0
-/* A message's attributes: fresh with each lookup of its name, which is never older than `revalidate`. */
-#define TIMEOUT_MESSAGE_S ((double)MESSAGE_KEEP_NS / NS_PER_S)
+/* A message's attributes: fresh with each lookup of its name, which is never older than `revalidate`; on a network
+ * filesystem as long as message.h keeps them. */
+#define TIMEOUT_MESSAGE_S 60.0
+#define TIMEOUT_MESSAGE_SPARED_S ((double)MESSAGE_KEEP_NS / NS_PER_S)
 #define ENTRY_TRIES 8
 #define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
@@ -152,7 +154,7 @@ int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct sta
 	else if (n->dir && n->dir->is_maildir) /* each walk to a message passes it, several times */
 		*timeout_s = (double)fs->conf->revalidate_ns / NS_PER_S;
 	else if (S_ISREG(n->type) && parent_is_half(fs, n))
-		*timeout_s = TIMEOUT_MESSAGE_S;
+		*timeout_s = fs->spares ? TIMEOUT_MESSAGE_SPARED_S : TIMEOUT_MESSAGE_S;
 	return 0;
 }
 
