@@ -24,10 +24,10 @@ as_owner = functools.partial(acting_as, OWNER)
 
 
 @contextlib.contextmanager
-def mounted(host):
+def mounted(host, path="/", options=()):
     """The export, as that host's kernel client sees it."""
     point = tempfile.mkdtemp(prefix=f"nfs-{host}-")
-    nfsmount.mount(host, VERSION, "/", point)
+    nfsmount.mount(host, VERSION, path, point, *options)
     try:
         yield point
     finally:
@@ -44,10 +44,13 @@ def force(fd):
 
 
 class Tree:
-    """A mail tree made on the server; with Tree() as tree: tree.maildir("u")."""
+    """A mail tree made on the server, also on a disk of its own there; with Tree() as tree: tree.maildir("u")."""
+
+    def __init__(self, disk=""):
+        self.disk = disk
 
     def __enter__(self):
-        self.path = tempfile.mkdtemp(prefix="tree-", dir=EXPORT)
+        self.path = tempfile.mkdtemp(prefix="tree-", dir=os.path.join(EXPORT, self.disk))
         self.name = os.path.basename(self.path)
         os.chmod(EXPORT, 0o755)
         os.chmod(self.path, 0o755)
@@ -70,9 +73,10 @@ class Tree:
 class Host(Maildex):
     """maildexd and maildexfs of a host; with Host("mf1", tree) as host: host.listed("u", "cur")."""
 
-    def __init__(self, name, tree, **conf):
+    def __init__(self, name, tree, options=(), **conf):
         self.tree, self.stack = tree, contextlib.ExitStack()
-        self.nfs = self.stack.enter_context(mounted(name))
+        self.options = options
+        self.nfs = self.stack.enter_context(mounted(name, "/" + tree.disk, options))
         super().__init__(host=name, **conf)
 
     def _root(self):
@@ -88,6 +92,15 @@ class Host(Maildex):
         self.made = tempfile.mkdtemp()  # the tree is somebody else's to remove
         with self.stack:
             super().__exit__(*args)
+
+    def remount(self):
+        """What an administrator does about stale handles."""
+        self.fs_stop()
+        self.stop()
+        nfsmount.unmount(self.nfs)
+        nfsmount.mount(self.conf["host"], VERSION, "/" + self.tree.disk, self.nfs, *self.options)
+        self.start()
+        self.fs_start()
 
     def listed(self, user, half):
         return sorted(os.listdir(self.up(user, "Maildir", half)))

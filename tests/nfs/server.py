@@ -1,28 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab's NFS server (see init) out of order; each block ends with all as it was before."""
+"""The lab's NFS server (see init) in its operator's hands, and what happens to such: it restarts, cannot be reached,
+is exported read-only, has another disk, its clock is set. Each is undone at the end of its block."""
 
 import contextlib
+import os
+import re
+import shutil
 import subprocess
+import tempfile
 import time
 
-from lab import EXPORT, OWNER
+from nfsmount import EXPORT
 
 CLIENTS = "10.9.0.0/24"
+THREADS = "8"
 
 
 def run(*command):
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def restart():
-    """As after a crash: clients have to claim what they had open."""
-    run("rpc.nfsd", "0")
-    run("rpc.nfsd", "8")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}"
 
 
 @contextlib.contextmanager
-def unplugged(host):
-    """That host reaches it no more; calls wait, as the mount is `hard`."""
+def stopped():
+    run("rpc.nfsd", "0")
+    try:
+        yield
+    finally:
+        run("rpc.nfsd", THREADS)
+
+
+def restart():
+    with stopped():
+        pass
+
+
+@contextlib.contextmanager
+def cut_off(host):
+    """Nothing goes to the host, nothing comes from it."""
     run("ip", "link", "set", f"v{host}", "down")
     try:
         yield
@@ -30,43 +45,92 @@ def unplugged(host):
         run("ip", "link", "set", f"v{host}", "up")
 
 
+@contextlib.contextmanager
+def replies_lost(host):
+    """The server does what the host asks for, and the host doesn't hear of it."""
+    run("tc", "qdisc", "add", "dev", f"v{host}", "root", "netem", "loss", "100%")
+    try:
+        yield
+    finally:
+        run("tc", "qdisc", "del", "dev", f"v{host}", "root")
+
+
 def _options():
     with open("/etc/exports", encoding="ascii") as f:
-        return f.read().split("(")[1].split(")")[0]
+        return re.search(r"\((.*)\)", f.read())[1]
+
+
+def _export(path, options):
+    run("exportfs", "-o", options, f"{CLIENTS}:{path}")
+    run("exportfs", "-f")
 
 
 @contextlib.contextmanager
-def exported(**changes):
-    """With other options: exported(rw="ro")."""
-    options = _options().split(",")
-    run("exportfs", "-i", "-o", ",".join(changes.get(o.split("=")[0], o) for o in options), f"{CLIENTS}:{EXPORT}")
+def read_only():
+    _export(EXPORT, "ro," + _options().replace("rw,", ""))
     try:
         yield
     finally:
-        run("exportfs", "-ra")
-
-
-@contextlib.contextmanager
-def quota(blocks=0, files=0):
-    """The mail's owner may have so many 1 KB blocks and files more than it has."""
-    text = subprocess.run(["quota", "-u", "-w", "-p", str(OWNER)], check=False, capture_output=True, text=True).stdout
-    used = [line.split() for line in text.splitlines() if line.strip().startswith("/dev/")]
-    has = (int(used[0][1].rstrip("*")), int(used[0][5].rstrip("*"))) if used else (0, 0)
-    limits = [str(h + more if more else 0) for h, more in zip(has, (blocks, files))]
-    run("setquota", "-u", str(OWNER), limits[0], limits[0], limits[1], limits[1], EXPORT)
-    try:
-        yield
-    finally:
-        run("setquota", "-u", str(OWNER), "0", "0", "0", "0", EXPORT)
+        _export(EXPORT, _options())
 
 
 @contextlib.contextmanager
 def clock_back(seconds):
-    """The clock of the whole lab, which is the server's too."""
-    before = time.clock_gettime(time.CLOCK_MONOTONIC), time.time()
-    time.clock_settime(time.CLOCK_REALTIME, before[1] - seconds)
+    """The whole machine's; only CLOCK_REALTIME."""
+    time.clock_settime(time.CLOCK_REALTIME, time.time() - seconds)
     try:
         yield
     finally:
-        passed = time.clock_gettime(time.CLOCK_MONOTONIC) - before[0]
-        time.clock_settime(time.CLOCK_REALTIME, before[1] + passed)
+        time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+
+
+class Disk:
+    """A filesystem of its own, exported below EXPORT; with Disk() as disk: Tree(disk.name)."""
+
+    def __init__(self, *made_with, size="64M", options=(), fsid=11):
+        self.dir = tempfile.mkdtemp(prefix="disk-")
+        self.image = os.path.join(self.dir, "image")
+        self.options, self.fsid = ",".join(("loop", *options)), fsid
+        self.path = tempfile.mkdtemp(prefix="disk-", dir=EXPORT)
+        self.name = os.path.basename(self.path)
+        run("mke2fs", "-q", "-t", "ext4", "-m", "0", *made_with, self.image, size)
+
+    def __enter__(self):
+        run("modprobe", "loop")
+        self._attach()
+        return self
+
+    def __exit__(self, *_):
+        with stopped():
+            self._detach()
+        with open("/proc/fs/nfsd/v4_end_grace", "w", encoding="ascii") as f:
+            f.write("Y")  # nobody has anything to reclaim
+        os.rmdir(self.path)
+        shutil.rmtree(self.dir)
+
+    def _attach(self):
+        run("mount", "-o", self.options, self.image, self.path)
+        os.chmod(self.path, 0o755)
+        _export(self.path, _options().replace("fsid=0", f"fsid={self.fsid}"))
+
+    def _detach(self):
+        """With the server stopped: it keeps files open."""
+        run("exportfs", "-u", f"{CLIENTS}:{self.path}")
+        run("exportfs", "-f")
+        run("umount", self.path)
+
+    def copy(self):
+        """A replica, as of now."""
+        run("fsfreeze", "-f", self.path)
+        try:
+            shutil.copyfile(self.image, self.image + ".copy")
+        finally:
+            run("fsfreeze", "-u", self.path)
+
+    def fail_over(self, fsid):
+        """The replica takes over."""
+        with stopped():
+            self._detach()
+            self.image += ".copy"
+            self.fsid = fsid
+            self._attach()
