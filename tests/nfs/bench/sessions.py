@@ -223,13 +223,14 @@ class Dovecot:
 
 
 def login(talk, protocol):
-    """From the server's greeting to its end. Returns how many messages it told of."""
-    count = 0
+    """From the server's greeting to its end. Returns how many messages it told of, and how many of them are flagged."""
+    count = flagged = 0
     for command in IMAP_LOGIN if protocol == "imap" else POP3_LOGIN:
         lines = talk.imap(command) if protocol == "imap" else talk.pop3(command)
         if "FETCH" in command:
             count = sum(b" FETCH " in line for line in lines[:-1])
+            flagged = sum(b"\\Flagged" in line for line in lines[:-1])
         elif command == "UIDL":
             count = len(lines) - 2
     talk.close()
-    return count
+    return count, flagged

@@ -16,6 +16,8 @@ from sessions import login
 # What the client's caches of attributes live at most (acregmax, acdirmax), by default.
 ATTRIBUTES_S = 60
 # Two logins of a mailbox are so far apart: more than maildexfs's `revalidate`.
+# Nobody logs in that soon after a change: so long a listing may have to be made twice (the server's clock has ticks).
+SETTLED_S = 0.2
 APART_S = 1.2
 ROUNDS = 3  # of a host that changes flags all the time
 
@@ -47,6 +49,7 @@ class Pair:
     def _measure(self, situation, prepare=lambda box: None, settle=False):
         for way in WAYS:
             prepare(self.boxes[way])
+        time.sleep(SETTLED_S)
         for way in WAYS:
             box = self.boxes[way]
             self._apart(box)

@@ -52,7 +52,7 @@ class Side:
                     ops[kind][i] += numbers[i] / n
         self.ops = {kind: tuple(numbers) for kind, numbers in ops.items()}
         self.seconds = statistics.median(login["seconds"] for login in logins)
-        self.messages = [login.get("messages", 0) for login in logins]
+        self.messages = [login.get("messages") for login in logins]
         self.behind = sum(login["behind"] for login in logins) / n
         self.listings = sum(login["told"].get("maildexfs.lower.listings", 0) for login in logins) / n
 
@@ -85,7 +85,7 @@ def rows(result):
 
 
 def alike(ways):
-    """Did both tell of the same messages? Plain NFS may not see a delivery while it trusts its caches."""
+    """Did both tell of the same messages and flags? Plain NFS may not see a change while it trusts its caches."""
     return ways["plain"].messages == ways["mount"].messages
 
 
