@@ -107,6 +107,17 @@ static int stamp_as(int dirfd, const struct cred *who, struct stamp *s)
 	return r;
 }
 
+void live_watch_clock(struct live *l, const struct stamp *s, int64_t asked_ns)
+{
+	if (asked_ns < l->check_ended_ns)
+		return; /* they overtook each other */
+	if (l->check_ended_ns && s->dev == l->checked.dev && s->ino == l->checked.ino && !stamp_eq(s, &l->checked))
+		serverclock_changed(s, l->check_asked_ns);
+	l->checked = *s;
+	l->check_asked_ns = asked_ns;
+	l->check_ended_ns = clock_mono_ns();
+}
+
 /* The check; asks again while something overtakes it. *s: what it read. Called with the lock. */
 static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *who, struct event **burst,
 		 enum fresh_verdict *verdict, struct stamp *s)
@@ -124,6 +135,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 		pthread_mutex_lock(&l->lock);
 		if (r < 0)
 			return r;
+		live_watch_clock(l, s, asked_ns);
 		if (l->scanning || l->inflight) {
 			live_await_quiet(l);
 			if (++rounds < CHECK_ROUNDS_MAX)

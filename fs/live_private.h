@@ -15,6 +15,8 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 void live_await_quiet(struct live *l);
 /* A scan or a load is over: whoever waits for it goes on. */
 void live_scanning_ends(struct live *l);
+/* A reading that was asked for at asked_ns: with the one before it, it tells if the server's clock was set back. */
+void live_watch_clock(struct live *l, const struct stamp *s, int64_t asked_ns);
 /* The inode that ".." shows. */
 uint64_t live_parent_ino(struct fs *fs, struct node *n);
 

@@ -17,6 +17,7 @@
 #include "fs/fs.h"
 #include "fs/inval.h"
 #include "fs/live_private.h"
+#include "lib/base/clock.h"
 
 void live_scanning_ends(struct live *l)
 {
@@ -153,6 +154,7 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 	struct scan *s = calloc(1, sizeof(*s));
 	struct snapshot *old = snapshot_ref(l->snapshot);
 	bool drop = fresh_scan_drops_cache(&l->fresh);
+	int64_t asked_ns = clock_mono_ns();
 	size_t resolved = 0;
 	int r;
 
@@ -166,6 +168,7 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 	snapshot_unref(old);
 	pthread_mutex_lock(&l->lock);
 	if (r == 0) {
+		live_watch_clock(l, &s->last.s1, asked_ns);
 		r = scan_apply(fs, l, s, resolved, repaired);
 		if (r < 0)
 			scan_release(s);

@@ -63,16 +63,36 @@ int64_t serverclock_at(const struct serverclock *c, int64_t mono_ns)
 
 	/*
 	 * Both clocks may be slewed by NTP, by up to 500 ppm each and in opposite directions: a thousandth less keeps
-	 * this a lower bound however long ago the stamp was seen.
+	 * this a lower bound however long ago the stamp was seen; or a thousandth more, before it was seen.
 	 */
-	elapsed -= elapsed / 1000;
+	elapsed -= elapsed / 1000 * (elapsed < 0 ? -1 : 1);
 	return __builtin_add_overflow(c->ctime_ns, elapsed, &now) ? INT64_MAX : now;
 }
 
 void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns)
 {
-	if (ctime_ns > serverclock_at(c, mono_ns))
-		*c = (struct serverclock){.ctime_ns = ctime_ns, .mono_ns = mono_ns};
+	if (mono_ns < c->doubt_ns || ctime_ns <= serverclock_at(c, mono_ns))
+		return;
+	c->ctime_ns = ctime_ns;
+	c->mono_ns = mono_ns;
+}
+
+void serverclock_moved(struct serverclock *c, const struct stamp *now, int64_t before_mono_ns, int64_t mono_ns)
+{
+	int64_t ahead;
+	bool back = now->ctime_ns < serverclock_at(c, before_mono_ns) - stamp_settle_ns(now);
+
+	if (back) {
+		c->back_ns = mono_ns;
+		if (__builtin_sub_overflow(serverclock_at(c, mono_ns), now->ctime_ns, &ahead) ||
+		    __builtin_add_overflow(mono_ns, ahead, &c->doubt_ns))
+			c->doubt_ns = INT64_MAX;
+	}
+	/* Also in doubt a change that was made after the step tells the time. */
+	if (back || (before_mono_ns >= c->back_ns && now->ctime_ns > serverclock_at(c, mono_ns))) {
+		c->ctime_ns = now->ctime_ns;
+		c->mono_ns = mono_ns;
+	}
 }
 
 /*
@@ -135,6 +155,18 @@ void serverclock_saw(uint64_t dev, int64_t ctime_ns)
 		slot->clock = (struct serverclock){.ctime_ns = ctime_ns, .mono_ns = mono_ns};
 	}
 	slot->used_ns = mono_ns;
+	pthread_mutex_unlock(&lock);
+}
+
+void serverclock_changed(const struct stamp *now, int64_t before_mono_ns)
+{
+	int64_t mono_ns = clock_mono_ns();
+	struct clock_slot *slot;
+
+	pthread_mutex_lock(&lock);
+	slot = clock_find(now->dev);
+	if (slot)
+		serverclock_moved(&slot->clock, now, before_mono_ns, mono_ns);
 	pthread_mutex_unlock(&lock);
 }
 

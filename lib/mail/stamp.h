@@ -58,6 +58,12 @@ int64_t stamp_settle_ns(const struct stamp *s);
  * monotonic time since (only ctime is used: utimes cannot set it). One table of filesystems for the process.
  */
 void serverclock_saw(uint64_t dev, int64_t ctime_ns);
+/*
+ * The directory showed another stamp when it was asked at before_mono_ns (CLOCK_MONOTONIC), so this one was made since.
+ * If it is older than the server's clock was then, that was set back (a storage failover, NTP): what was known of it is
+ * forgotten, and stamps from before the step are not believed until the clock is behind them again.
+ */
+void serverclock_changed(const struct stamp *now, int64_t before_mono_ns);
 /* Returns a lower bound of the server's time now in ns since 1970; INT64_MIN if nothing was seen on dev. */
 int64_t serverclock_now_ns(uint64_t dev);
 
@@ -71,10 +77,12 @@ bool sizecount_known(uint64_t dev);
 
 /* The pure parts of the two above; callers use the tables. */
 struct serverclock {
-	int64_t ctime_ns; /* the stamp that says most */
-	int64_t mono_ns;  /* CLOCK_MONOTONIC when it was seen */
+	int64_t ctime_ns;          /* the stamp that says most */
+	int64_t mono_ns;           /* CLOCK_MONOTONIC when it was seen */
+	int64_t back_ns, doubt_ns; /* CLOCK_MONOTONIC: when it was seen to be set back; stamps say nothing until then */
 };
 void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns);
+void serverclock_moved(struct serverclock *c, const struct stamp *now, int64_t before_mono_ns, int64_t mono_ns);
 int64_t serverclock_at(const struct serverclock *c, int64_t mono_ns);
 
 #define SIZECOUNT_PROOF 3

@@ -147,6 +147,43 @@ static void clock_pure(void **state)
 	assert_true(serverclock_at(&c, 61 * NS_PER_S) == INT64_MAX);
 }
 
+static void moved(struct serverclock *c, int64_t ctime_s, int64_t before_s, int64_t mono_s)
+{
+	const struct stamp s = {.ctime_ns = ctime_s * NS_PER_S + 5};
+
+	serverclock_moved(c, &s, before_s * NS_PER_S, mono_s * NS_PER_S);
+}
+
+static void clock_set_back(void **state)
+{
+	struct serverclock c = {.ctime_ns = 1000 * NS_PER_S, .mono_ns = 50 * NS_PER_S};
+
+	(void)state;
+	/* A folder that was changed since it was asked at 60, as it should be. */
+	moved(&c, 1010, 60, 70);
+	assert_true(c.ctime_ns == 1000 * NS_PER_S && c.mono_ns == 50 * NS_PER_S && c.back_ns == 0);
+	/* Asked at 70, changed since, and older than the clock was at 70: set back by a minute. */
+	moved(&c, 965, 70, 75);
+	assert_true(serverclock_at(&c, 75 * NS_PER_S) == 965 * NS_PER_S + 5);
+	/* What is from before the step says nothing, whoever tells it, */
+	serverclock_update(&c, 1020 * NS_PER_S, 80 * NS_PER_S);
+	moved(&c, 1019, 74, 80);
+	assert_true(serverclock_at(&c, 80 * NS_PER_S) <= 970 * NS_PER_S + 5);
+	/* what was changed after it does. */
+	moved(&c, 975, 76, 83);
+	assert_true(serverclock_at(&c, 83 * NS_PER_S) == 975 * NS_PER_S + 5);
+	/* Back a second time. */
+	moved(&c, 900, 84, 85);
+	assert_true(serverclock_at(&c, 85 * NS_PER_S) == 900 * NS_PER_S + 5);
+	/* The clock is where it was before the step: all stamps count again. */
+	serverclock_update(&c, 1040 * NS_PER_S, 200 * NS_PER_S);
+	assert_true(serverclock_at(&c, 200 * NS_PER_S) == 1040 * NS_PER_S);
+	/* As far back as there is no end of the doubt. */
+	c.ctime_ns = INT64_MAX;
+	moved(&c, -1000, 200, 201);
+	assert_true(c.doubt_ns == INT64_MAX && serverclock_at(&c, 201 * NS_PER_S) < 0);
+}
+
 static void clock_table(void **state)
 {
 	int64_t now;
@@ -219,8 +256,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(eq),          cmocka_unit_test(settle),
 		cmocka_unit_test(read_stamps), cmocka_unit_test(read_extremes),
-		cmocka_unit_test(clock_pure),  cmocka_unit_test(clock_table),
-		cmocka_unit_test(sizecount),
+		cmocka_unit_test(clock_pure),  cmocka_unit_test(clock_set_back),
+		cmocka_unit_test(clock_table), cmocka_unit_test(sizecount),
 	};
 
 	return cmocka_run_group_tests_name("stamp", tests, NULL, NULL);
