@@ -444,3 +444,34 @@ def test_failover_with_the_same_fsid():
                     all_works(tree, host, host.root, f"over{n}")
                     all_works(tree, other, host.mnt, f"other{n}")
             all_works(tree, host, host.root, "clock")
+
+
+def changed_twice_in_a_second(tree, host, tag):
+    """The listing between the two must be made again once the second is over."""
+    for n in range(3):
+        begun = int(time.time())
+        until("a new second", lambda b=begun: int(time.time()) != b and time.time() % 1 < 0.3)
+        put(tree.on(U, "new", f"29.{tag}{n}"))
+        seen = host.listed("u", "new")
+        put(tree.on(U, "new", f"29.{tag}{n}.second"))
+        print(f"{time.time():.3f}: {len(seen)} of {len(tree.real('u', 'new'))}, {os.stat(tree.on(U, 'new')).st_ctime_ns}")
+        end = time.monotonic() + 10
+        while host.listed("u", "new") != tree.real("u", "new"):
+            assert time.monotonic() < end, "the second change is never seen"
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("age_s", [0, 300])
+def test_clock_back_where_times_are_whole_seconds(age_s):
+    """What was seen of the server's clock must not make young changes look old. age_s: how old the folder is: a younger
+    one shows by itself that the clock went back."""
+    with server.Disk("-I", "128") as disk, Tree(disk.name) as tree:
+        with server.clock_back(age_s):
+            tree.maildir("u", new=1)
+        tree.maildir("other", new=1)
+        with Host("mf1", tree) as host:
+            for user in ("u", "other"):
+                assert host.listed(user, "new") == tree.real(user, "new")
+            changed_twice_in_a_second(tree, host, "before")
+            with server.clock_back(BACK_S):
+                changed_twice_in_a_second(tree, host, "back")
