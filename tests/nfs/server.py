@@ -36,23 +36,37 @@ def restart():
 
 
 @contextlib.contextmanager
+def _done(do, undo):
+    """By one process, started before: a new one begins by closing files of ours, and that may wait for the server."""
+    script = f"{do}; echo done; read _ || {undo}"
+    with subprocess.Popen(["sh", "-ec", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"done\n", do
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            assert process.wait() == 0, undo
+
+
 def cut_off(host):
     """Nothing goes to the host, nothing comes from it."""
-    run("ip", "link", "set", f"v{host}", "down")
-    try:
-        yield
-    finally:
-        run("ip", "link", "set", f"v{host}", "up")
+    return _done(f"ip link set v{host} down", f"ip link set v{host} up")
+
+
+def replies_lost(host):
+    """The server does what the host asks for, and the host doesn't hear of it."""
+    return _done(f"tc qdisc add dev v{host} root netem loss 100%", f"tc qdisc del dev v{host} root")
 
 
 @contextlib.contextmanager
-def replies_lost(host):
-    """The server does what the host asks for, and the host doesn't hear of it."""
-    run("tc", "qdisc", "add", "dev", f"v{host}", "root", "netem", "loss", "100%")
+def far_away(host, ms):
+    """Each call of the host takes so long."""
+    device = ("nsenter", f"--net=/run/netns/{host}", "tc", "qdisc")
+    run(*device, "replace", "dev", "eth0", "root", "netem", "delay", f"{ms}ms")
     try:
         yield
     finally:
-        run("tc", "qdisc", "del", "dev", f"v{host}", "root")
+        run(*device, "del", "dev", "eth0", "root")
 
 
 def _options():

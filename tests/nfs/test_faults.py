@@ -217,18 +217,18 @@ def listing_calls(point):
 
 
 def test_away_in_the_middle_of_a_listing(away):
-    """In small pieces, so that there is a middle."""
+    """In small pieces, so that there is a middle, and it takes some seconds."""
     small = ("rsize=4096",)
     with Tree() as tree, mounted("mf1", options=small) as point:
         tree.maildir("u", cur=1)
         fill(tree, 20000)
         with Host("mf1", tree, small) as host:
-            waiting = []
             begun = {p: listing_calls(p) for p in (host.nfs, point)}
-            waiting += [Call(ls, os.path.join(w, U, "cur")) for w in (host.mnt, os.path.join(point, tree.name))]
-            until("both listings to be under way", lambda: all(listing_calls(p) > n + 9 for p, n in begun.items()))
-            with away(host, waiting):
-                pass
+            with server.far_away("mf1", 10):
+                waiting = [Call(ls, os.path.join(w, U, "cur")) for w in (host.mnt, os.path.join(point, tree.name))]
+                until("both listings to be under way", lambda: all(listing_calls(p) > n + 9 for p, n in begun.items()))
+                with away(host, waiting):
+                    pass
             real = {os.fsencode(n) for n in tree.real("u", "cur")}
             assert [c.get() == real for c in waiting] == [True, True]
             assert_right(tree, host)
