@@ -12,8 +12,8 @@ from lab import OWNER, VERSION, Host, Tree, as_owner
 EX, SH, UN, NB = fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_UN, fcntl.LOCK_NB
 CALLS = {"fcntl": fcntl.lockf, "flock": fcntl.flock}
 NO_NLM = (
-    "NFS 3 has no lock manager here: its client wants rpcbind and statd in each network namespace, so the lab mounts with "
-    "nolock"
+    "NFS 3: lockd of each host (network namespace) tells the one rpcbind of the machine where it listens, through its "
+    "socket's path, and overwrites the server's line; so the lab mounts with nolock"
 )
 
 pytestmark = pytest.mark.skipif(VERSION == "3", reason=NO_NLM)
