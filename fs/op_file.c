@@ -91,6 +91,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (r == 0) {
 		message = at.parent->dir->is_half;
 		if (message && late_open(req, n, &at, fi)) {
+			fd = node_early_take(&fs->nodes, n, fuse_req_ctx(req)->pid, fuse_req_ctx(req)->uid);
+			if (fd >= 0)
+				close(fd);
 			node_at_end(&fs->nodes, &at);
 			reply_open(req, fi);
 			return;

@@ -192,6 +192,18 @@ static int look_open(fuse_req_t req, int dirfd, const char *name, struct look *l
 	return r;
 }
 
+/* Its open will go late (late.h), as a rule. */
+static bool is_held(fuse_req_t req, struct node *n)
+{
+	struct fs *fs = ops_fs(req);
+	bool held;
+
+	pthread_mutex_lock(&fs->nodes.lock);
+	held = message_held(&n->message, fuse_req_ctx(req)->uid, O_RDONLY, clock_mono_ns());
+	pthread_mutex_unlock(&fs->nodes.lock);
+	return held;
+}
+
 static int look_at(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
 		   struct look *look)
 {
@@ -207,7 +219,7 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 		return ops_statx_dir(req, known, dirfd, name, &look->stx);
 	if (ops_fs(req)->spares && caller_opens(req)) {
 		r = -EINVAL;
-		if (parent->dir->is_half && name_is_message(name, strlen(name)))
+		if (parent->dir->is_half && name_is_message(name, strlen(name)) && !(known && is_held(req, known)))
 			r = look_open(req, dirfd, name, look);
 		if (r < 0 && r != -ENOENT)
 			r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
