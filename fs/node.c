@@ -385,9 +385,18 @@ static void name_removed(struct node_table *t, struct node *parent, const char *
 	node_put(t, n);
 }
 
+/*
+ * The kernel calls a directory dead that it removed, and keeps it for a while. The next one made may get its number, and
+ * must not get its node: where there are no birth times (NFS) nothing else would tell them apart.
+ */
 void node_name_removed(struct node_table *t, struct node *parent, const char *name)
 {
+	struct node_name *nn;
+
 	pthread_mutex_lock(&t->lock);
+	nn = name_find(t, parent, name);
+	if (nn && nn->node->dir)
+		nn->node->replaced = true;
 	name_removed(t, parent, name);
 	pthread_mutex_unlock(&t->lock);
 }
@@ -424,6 +433,8 @@ void node_renamed(struct node_table *t, struct node *from, const char *old, stru
 	if (moved != other || !moved) {
 		if (a)
 			name_free(t, a);
+		if (other && other->dir && !exchange)
+			other->replaced = true; /* removed, as in node_name_removed() */
 		if (moved)
 			name_set(t, moved, to, new);
 		if (exchange && other)

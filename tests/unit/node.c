@@ -188,6 +188,22 @@ static void a_number_used_again_is_another_node(void **state)
 }
 
 /* At most two directories keep a descriptor; others are opened again, if they still are what they were. */
+/* Also where the number is all that is told of them: the same directory stands for the next one here. */
+static void a_removed_directory_is_not_found_again(void **state)
+{
+	struct node *first = look(table.root, "v"), *next;
+
+	(void)state;
+	assert_ptr_equal(look(table.root, "v"), first);
+	node_forget(&table, first, 1);
+	node_name_removed(&table, table.root, "v");
+	next = look(table.root, "v");
+	assert_ptr_not_equal(next, first);
+	assert_ptr_equal(look(table.root, "v"), next);
+	node_forget(&table, first, 1);
+	node_forget(&table, next, 2);
+}
+
 static void descriptors_come_and_go(void **state)
 {
 	struct node *u = look(table.root, "u"), *md = look(u, "Maildir"), *cur = look(md, "cur"),
@@ -307,6 +323,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(changes_of_names_are_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(rename_over_and_exchange, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_number_used_again_is_another_node, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_removed_directory_is_not_found_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(descriptors_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(halves_are_new_and_cur_of_a_maildir, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_close_that_does_not_come, setup, teardown),
