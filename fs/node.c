@@ -385,18 +385,20 @@ static void name_removed(struct node_table *t, struct node *parent, const char *
 	node_put(t, n);
 }
 
-/*
- * The kernel calls a directory dead that it removed, and keeps it for a while. The next one made may get its number, and
- * must not get its node: where there are no birth times (NFS) nothing else would tell them apart.
- */
-void node_name_removed(struct node_table *t, struct node *parent, const char *name)
+void node_dir_leaves(struct node_table *t, struct node *parent, const char *name, bool leaves)
 {
 	struct node_name *nn;
 
 	pthread_mutex_lock(&t->lock);
 	nn = name_find(t, parent, name);
 	if (nn && nn->node->dir)
-		nn->node->replaced = true;
+		nn->node->replaced = leaves;
+	pthread_mutex_unlock(&t->lock);
+}
+
+void node_name_removed(struct node_table *t, struct node *parent, const char *name)
+{
+	pthread_mutex_lock(&t->lock);
 	name_removed(t, parent, name);
 	pthread_mutex_unlock(&t->lock);
 }
@@ -434,7 +436,7 @@ void node_renamed(struct node_table *t, struct node *from, const char *old, stru
 		if (a)
 			name_free(t, a);
 		if (other && other->dir && !exchange)
-			other->replaced = true; /* removed, as in node_name_removed() */
+			other->replaced = true; /* see node_dir_leaves() */
 		if (moved)
 			name_set(t, moved, to, new);
 		if (exchange && other)

@@ -162,6 +162,12 @@ void node_stale(struct node_table *t, struct node *n);
 /* The path below the root. Returns 0, -ENAMETOOLONG, or -ESTALE. */
 int node_path(struct node_table *t, struct node *n, char *out, size_t size);
 
+/*
+ * A directory is about to be removed, or was not after all. The kernel calls it dead then, and keeps it for a while. The
+ * next one made may get its number, at once, and must not get its node: where there are no birth times (NFS) nothing
+ * else would tell them apart.
+ */
+void node_dir_leaves(struct node_table *t, struct node *parent, const char *name, bool leaves);
 /* Our own changes of names, after they succeeded below. Each counts in the `renames` of the directories. */
 void node_name_removed(struct node_table *t, struct node *parent, const char *name);
 /* It was not found; believed if `renames` is still what it was before the look. */

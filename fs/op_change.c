@@ -297,7 +297,10 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!in_begin(&in, req, parent))
 		return;
+	node_dir_leaves(&in.fs->nodes, in.dir, name, true);
 	r = remove_dir(req, in.dirfd, name);
+	if (r < 0)
+		node_dir_leaves(&in.fs->nodes, in.dir, name, false);
 	change_make(&c, CHANGE_REMOVE, NULL, name, 0, 0);
 	own_end(in.fs, &in.own, r, &c, 1);
 	if (r == 0) {

@@ -31,7 +31,7 @@ class Process:
             try:
                 answer = ("value", what(*args))
             except OSError as e:
-                answer = ("errno", e.errno)
+                answer = ("errno", (e.errno, os.strerror(e.errno), e.filename))
             sock.send(pickle.dumps(answer))
         os._exit(0)
 
@@ -47,7 +47,7 @@ class Process:
         self.ours.settimeout(WAIT_S)
         kind, value = pickle.loads(self.ours.recv(65536))
         if kind == "errno":
-            raise OSError(value, os.strerror(value))
+            raise OSError(*value)
         return value
 
     def __call__(self, what, *args):

@@ -196,7 +196,11 @@ static void a_removed_directory_is_not_found_again(void **state)
 	(void)state;
 	assert_ptr_equal(look(table.root, "v"), first);
 	node_forget(&table, first, 1);
-	node_name_removed(&table, table.root, "v");
+	node_dir_leaves(&table, table.root, "v", true);
+	node_dir_leaves(&table, table.root, "v", false);
+	assert_ptr_equal(look(table.root, "v"), first);
+	node_forget(&table, first, 1);
+	node_dir_leaves(&table, table.root, "v", true);
 	next = look(table.root, "v");
 	assert_ptr_not_equal(next, first);
 	assert_ptr_equal(look(table.root, "v"), next);
