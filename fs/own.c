@@ -214,8 +214,12 @@ static void tell(struct fs *fs, struct node *dir, const struct change *changes, 
 	slash = strrchr(path, '/');
 	*(slash ? slash : path) = '\0';
 	ring_own(fs, dir, changes, n);
-	change_make(&need, CHANGE_NEED, NULL, "", 0, 0);
-	feed_send_changes(fs, path, dir->dir->half, fs->spares ? &need : changes, fs->spares ? 1 : n); /* see hint() */
+	if (fs->spares) { /* see hint() */
+		change_make(&need, CHANGE_NEED, NULL, "", 0, 0);
+		changes = &need;
+		n = 1;
+	}
+	feed_send_changes(fs, path, dir->dir->half, changes, n);
 }
 
 static void attr_changed(struct node *dir, int result)
