@@ -65,7 +65,7 @@ struct live {
 	bool stat_behind;    /* own changes were made since: what is shown with it is tagged */
 	struct stamp stat;
 	int64_t stat_at_ns;      /* CLOCK_MONOTONIC */
-	int64_t checked_ns;      /* CLOCK_MONOTONIC: then the listing was what the server had; 0: never */
+	int64_t vouched_ns;      /* CLOCK_MONOTONIC: then the listing was what the server had; 0: never */
 	struct stamp stat_moved; /* the last reading that the listing did not stand for */
 	/* The last reading by a check, and CLOCK_MONOTONIC before and after it; 0: none yet. */
 	struct stamp checked;

@@ -150,7 +150,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 		}
 		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev));
 		if (*verdict == FRESH_SERVE)
-			l->checked_ns = asked_ns;
+			l->vouched_ns = asked_ns;
 		if (*verdict != FRESH_AGAIN)
 			break;
 		again = true;
@@ -188,7 +188,7 @@ int live_open(struct fs *fs, struct live *l, int dirfd, const struct cred *who)
 			live_await_quiet(l);
 			r = live_scan(fs, l, dirfd, who, NULL, &repaired);
 		}
-		l->checked_ns = r == 0 ? asked_ns : 0;
+		l->vouched_ns = r == 0 ? asked_ns : 0;
 	} else if (r == 0) {
 		counter_add(COUNT_SERVED, 1);
 	}
@@ -206,8 +206,8 @@ int64_t live_vouches(struct fs *fs, struct node *half, const char *name, uint64_
 	if (!l)
 		return 0;
 	pthread_mutex_lock(&l->lock);
-	if (l->checked_ns && !l->fresh.need && !l->doubt && !l->scanning && !l->inflight && live_lists(l, name, ino))
-		left = l->checked_ns + fs->conf->revalidate_ns - clock_mono_ns();
+	if (l->vouched_ns && !l->fresh.need && !l->doubt && !l->scanning && !l->inflight && live_lists(l, name, ino))
+		left = l->vouched_ns + fs->conf->revalidate_ns - clock_mono_ns();
 	pthread_mutex_unlock(&l->lock);
 	live_put(fs, l);
 	return left > 0 ? left : 0;
@@ -348,7 +348,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 			}
 		}
 		if (r == 0 && stamp_eq(reading, &l->fresh.known) && asked_ns && !l->scanning && !l->inflight) {
-			l->checked_ns = asked_ns;
+			l->vouched_ns = asked_ns;
 		} else if (r == 0 && !stamp_eq(reading, &l->fresh.known)) {
 			l->fresh.gen++;
 			/* Once for each reading: what the other half showed since is from behind it. */

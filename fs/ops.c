@@ -269,6 +269,15 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 	return n;
 }
 
+static void learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t begun)
+{
+	if (!fs->spares)
+		return;
+	pthread_mutex_lock(&fs->nodes.lock);
+	message_learn(&n->message, st, clock_mono_ns(), begun);
+	pthread_mutex_unlock(&fs->nodes.lock);
+}
+
 /*
  * The kernel holds no lock when it looks a known name up again: a rename through the mount may run between our look and
  * our note, and the note would give the file its old name back. So it is looked at again if names in the directory were
@@ -307,17 +316,8 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	if (look.old)
 		e->attr_timeout = 0;
 	else if (message)
-		ops_message_learn(fs, n, &e->attr, look.begun);
+		learn(fs, n, &e->attr, look.begun);
 	return 0;
-}
-
-void ops_message_learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t begun)
-{
-	if (!fs->spares)
-		return;
-	pthread_mutex_lock(&fs->nodes.lock);
-	message_learn(&n->message, st, clock_mono_ns(), begun);
-	pthread_mutex_unlock(&fs->nodes.lock);
 }
 
 void ops_message_forget(struct fs *fs, struct node *n)

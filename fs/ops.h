@@ -90,7 +90,6 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 /* Makes the handle of a descriptor that was just opened; takes fd over. Returns 0 or -ENOMEM. */
 int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi);
 /* See message.h. */
-void ops_message_learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t begun);
 void ops_message_forget(struct fs *fs, struct node *n);
 /* A handle's lower descriptor (late.h), or negative errno. */
 int ops_fd(fuse_req_t req, const struct fuse_file_info *fi);
