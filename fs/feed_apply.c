@@ -34,7 +34,11 @@ static bool apply_blindly(struct fs *fs, struct live *l, const struct event *ev,
 	bool blind, changed = false, doubt = false;
 
 	event_to_fresh(ev, &fe);
-	blind = fresh_event(&l->fresh, &fe) == FRESH_APPLY;
+	/*
+	 * What a listing that is under way has read is newer than `seen` says; and while the server's clock is back where it
+	 * was before, an old event looks new.
+	 */
+	blind = fresh_event(&l->fresh, &fe) == FRESH_APPLY && !l->scanning && !serverclock_doubted(ev->window.pre.dev);
 	for (size_t i = 0; i < ev->nchanges; i++) {
 		size_t n = live_now(l, &ev->changes[i], now, PLAN_MAX);
 		enum plan_verdict v = event_plan(&ev->changes[i], blind, now, n, &plan);
@@ -76,6 +80,7 @@ void feed_apply(struct fs *fs, struct event *ev)
 	/* An own delivery that inotify tells of, too, is no reason to ask the server at each stat that follows. */
 	echo = done && !news && !windowed;
 	l->stat_valid &= echo;
+	l->looks += !done;
 	pthread_mutex_unlock(&l->lock);
 	if (!done) {
 		news = false;
@@ -84,6 +89,7 @@ void feed_apply(struct fs *fs, struct event *ev)
 			event_move(later, ev);
 		if (!later || after_add(fs, AFTER_LOOK, l, own ? OWN_FIRST_NS : 0, later) < 0) {
 			pthread_mutex_lock(&l->lock);
+			l->looks--;
 			live_set_need(l);
 			pthread_mutex_unlock(&l->lock);
 			if (later)
@@ -164,6 +170,7 @@ void feed_look(struct fs *fs, struct live *l, struct event *ev)
 		node_dir_put(&fs->nodes, l->node);
 	}
 	pthread_mutex_lock(&l->lock);
+	l->looks--;
 	if (r < 0)
 		live_set_need(l);
 	live_context(fs, l, &ctx);

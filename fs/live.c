@@ -429,12 +429,17 @@ int live_collect(struct live *l, struct event **collection, const struct change 
 	return *collection ? event_add(*collection, c) : -ENOMEM;
 }
 
+void live_own_unproven(struct node *half)
+{
+	half->dir->unproven_ns = clock_mono_ns();
+}
+
 struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post)
 {
 	struct event *ev = l->burst_event;
 	struct fresh_context ctx;
-	bool late = asked_ns - l->burst_last_ns > LIVE_BURST_LATE_NS;
-	struct fresh_event fe = {.windowed = !late, .window = {l->burst_pre, *post}};
+	bool proves = asked_ns - l->burst_last_ns <= LIVE_BURST_LATE_NS && !l->looks;
+	struct fresh_event fe = {.windowed = proves, .window = {l->burst_pre, *post}};
 
 	fe.entries_delta = ev ? event_entries_delta(ev) : 0;
 	live_context(fs, l, &ctx);
@@ -442,7 +447,9 @@ struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, 
 	live_stat_remember(l, post);
 	l->burst = false;
 	l->burst_event = NULL;
-	if (ev && !late) {
+	if (!proves || post->ctime_ns == l->burst_pre.ctime_ns)
+		live_own_unproven(l->node);
+	if (ev && proves) {
 		ev->windowed = true;
 		ev->window = fe.window;
 	}

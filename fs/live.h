@@ -60,6 +60,7 @@ struct live {
 	int64_t burst_since_ns, burst_last_ns; /* CLOCK_MONOTONIC: its first and its last change */
 	bool burst_timer;                      /* an after-job will look at it */
 	struct event *burst_event;             /* its changes so far; NULL: none */
+	unsigned looks;                        /* events that wait to be looked at (AFTER_LOOK) */
 	struct event *hints; /* own changes without a window that maildexd is not told of yet; NULL: none */
 	bool stat_valid;     /* a reading that stats may share */
 	bool stat_behind;    /* own changes were made since: what is shown with it is tagged */
@@ -153,10 +154,17 @@ void live_stat_remember(struct live *l, const struct stamp *s);
 int live_collect(struct live *l, struct event **collection, const struct change *c);
 /*
  * Ends a burst with its post stamp, asked for at asked_ns (CLOCK_MONOTONIC). Asked for too late (a machine under load),
- * it proves nothing: a silent change could hide behind the last own one, and the half is to be listed. Returns its
+ * it proves nothing: a silent change could hide behind the last own one, and the half is to be listed. Nor if an event
+ * waits to be looked at: its change is in the window, too, and not in the listing. Returns its
  * event, to be sent by feed_send(); NULL: nothing to tell.
  */
 struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post);
 void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);
+/*
+ * An own change was made in this half, and no window tells a row that holds it from one that lacks it: within one tick of
+ * the server's clock both have the stamp of the directory. Until that tick is over, what is loaded from the index is
+ * listed before it is served. Also without the lock.
+ */
+void live_own_unproven(struct node *half);
 
 #endif

@@ -63,6 +63,14 @@ static int index_read(struct fs *fs, const struct live *live, struct store_row *
 	return found;
 }
 
+/* May the row that was loaded lack an own change that its stamp does not tell of? */
+static bool lacks_own(const struct live *l)
+{
+	int64_t made_ns = l->node->dir->unproven_ns;
+
+	return made_ns && clock_mono_ns() - made_ns < stamp_settle_ns(&l->fresh.known);
+}
+
 /* Called with the lock; drops it while reading. */
 static void load(struct fs *fs, struct live *l)
 {
@@ -86,8 +94,8 @@ static void load(struct fs *fs, struct live *l)
 		counter_add(COUNT_LOADS, 1);
 		l->snapshot = s;
 		l->fresh = row.fresh;
-		/* What was done here while it was read may or may not be in it. */
-		if (l->need_meanwhile || l->ntouched)
+		/* What was done here while it was read may or may not be in it; nor what was done just before. */
+		if (l->need_meanwhile || l->ntouched || lacks_own(l))
 			fresh_need(&l->fresh);
 	}
 	l->fresh.gen = gen_next();

@@ -55,9 +55,10 @@ struct node_dir {
 	_Atomic bool above_maildir;  /* a Maildir is somewhere below, and this is none */
 	struct node *halves[HALVES]; /* of a Maildir; not counted, cleared when they go */
 	struct dir_attr attr;
-	struct live *live;        /* not counted; guarded by the lives' lock */
-	struct turn *turn;        /* not counted; guarded by the ring's lock */
-	_Atomic uint64_t renames; /* names in it that were changed or removed through the mount, or found gone */
+	struct live *live;           /* not counted; guarded by the lives' lock */
+	struct turn *turn;           /* not counted; guarded by the ring's lock */
+	_Atomic int64_t unproven_ns; /* of a half: see live_own_unproven() */
+	_Atomic uint64_t renames;    /* names in it that were changed or removed through the mount, or found gone */
 };
 
 struct node {

@@ -20,6 +20,13 @@
 /* A burst ends when it was quiet for so long: what a silent writer does before its end cannot be told from it. */
 #define BURST_QUIET_NS (5 * NS_PER_MS)
 
+/* Its end was not seen. Called with the lock. */
+static void burst_lost(struct live *l)
+{
+	live_set_need(l);
+	live_own_unproven(l->node);
+}
+
 /* Starts a burst, with one GETATTR, where a window is worth it. Called with the lock, which is dropped for the call. */
 static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event **ended)
 {
@@ -45,8 +52,8 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	r = stamp_read(dirfd, &pre, NULL);
 	pthread_mutex_lock(&l->lock);
 	if (r < 0 || l->inflight > 1 || l->fresh.gen != gen || l->scanning) {
-		if (l->burst) /* its end was not seen */
-			live_set_need(l);
+		if (l->burst)
+			burst_lost(l);
 		return;
 	}
 	/* One reading ends the burst before and begins the next. */
@@ -130,6 +137,7 @@ static bool patch(struct fs *fs, struct live *l, const struct change *c)
 		l->fresh.gen++;
 		return true;
 	}
+	live_own_unproven(l->node);
 	live_context(fs, l, &ctx);
 	fresh_applied(&l->fresh, &hint, &ctx, changed);
 	if (l->scanning && changed)
@@ -243,6 +251,7 @@ void own_end(struct fs *fs, struct own *own, int result, const struct change *ch
 	if (result == 0)
 		counter_add(COUNT_OWN_CHANGES, nchanges);
 	if (!l) {
+		live_own_unproven(own->dir);
 		if (result == 0)
 			tell(fs, own->dir, changes, nchanges);
 		/* Loaded meanwhile: with the change or without it. */
@@ -316,7 +325,7 @@ static bool burst_end(struct fs *fs, struct live *l, int fd, struct event **ende
 		*ended = live_close_burst(fs, l, asked_ns, &post);
 		return true;
 	}
-	live_set_need(l);
+	burst_lost(l);
 	l->burst = false;
 	*ended = l->burst_event;
 	l->burst_event = NULL;
@@ -337,7 +346,7 @@ void own_burst_ends(struct fs *fs, struct live *l)
 		if (wait || !burst_end(fs, l, fd, &ended))
 			l->burst_timer = l->burst_timer || after_add(fs, AFTER_BURST, l, BURST_QUIET_NS, NULL) == 0;
 		if (l->burst && !l->burst_timer) { /* nobody will end it */
-			live_set_need(l);
+			burst_lost(l);
 			l->burst = false;
 		}
 	}

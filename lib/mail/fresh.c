@@ -92,7 +92,8 @@ bool fresh_accepts_scan(const struct fresh *f, const struct stamp *s0)
 
 enum fresh_apply fresh_event(const struct fresh *f, const struct fresh_event *ev)
 {
-	if (!ev->windowed || ev->window.post.ctime_ns < ev->window.pre.ctime_ns)
+	/* Within one tick of the server's clock nobody knows what came first; back in time still less. */
+	if (!ev->windowed || ev->window.post.ctime_ns <= ev->window.pre.ctime_ns)
 		return FRESH_LOOK;
 	return ev->window.pre.ctime_ns >= f->seen_ns ? FRESH_APPLY : FRESH_LOOK;
 }

@@ -79,17 +79,18 @@ void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns
 
 void serverclock_moved(struct serverclock *c, const struct stamp *now, int64_t before_mono_ns, int64_t mono_ns)
 {
-	int64_t ahead;
-	bool back = now->ctime_ns < serverclock_at(c, before_mono_ns) - stamp_settle_ns(now);
+	int64_t ahead, then_ns = serverclock_at(c, before_mono_ns);
+	/* Steps that are too small to be told from ticks must not add up. */
+	bool behind = now->ctime_ns < then_ns;
 
-	if (back) {
+	if (now->ctime_ns < then_ns - stamp_settle_ns(now)) {
 		c->back_ns = mono_ns;
 		if (__builtin_sub_overflow(serverclock_at(c, mono_ns), now->ctime_ns, &ahead) ||
 		    __builtin_add_overflow(mono_ns, ahead, &c->doubt_ns))
 			c->doubt_ns = INT64_MAX;
 	}
 	/* Also in doubt a change that was made after the step tells the time. */
-	if (back || (before_mono_ns >= c->back_ns && now->ctime_ns > serverclock_at(c, mono_ns))) {
+	if (behind || (before_mono_ns >= c->back_ns && now->ctime_ns > serverclock_at(c, mono_ns))) {
 		c->ctime_ns = now->ctime_ns;
 		c->mono_ns = mono_ns;
 	}
@@ -168,6 +169,18 @@ void serverclock_changed(const struct stamp *now, int64_t before_mono_ns)
 	if (slot)
 		serverclock_moved(&slot->clock, now, before_mono_ns, mono_ns);
 	pthread_mutex_unlock(&lock);
+}
+
+bool serverclock_doubted(uint64_t dev)
+{
+	struct clock_slot *slot;
+	bool doubted;
+
+	pthread_mutex_lock(&lock);
+	slot = clock_find(dev);
+	doubted = slot && clock_mono_ns() < slot->clock.doubt_ns;
+	pthread_mutex_unlock(&lock);
+	return doubted;
 }
 
 int64_t serverclock_now_ns(uint64_t dev)

@@ -60,10 +60,13 @@ int64_t stamp_settle_ns(const struct stamp *s);
 void serverclock_saw(uint64_t dev, int64_t ctime_ns);
 /*
  * The directory showed another stamp when it was asked at before_mono_ns (CLOCK_MONOTONIC), so this one was made since.
- * If it is older than the server's clock was then, that was set back (a storage failover, NTP): what was known of it is
- * forgotten, and stamps from before the step are not believed until the clock is behind them again.
+ * If it is older than the server's clock was then, that was set back, or shows coarse ticks: the bound goes down to it. If
+ * by more than ticks explain, it was set back (a storage failover, NTP): stamps from before the step are not believed until
+ * the clock is behind them again.
  */
 void serverclock_changed(const struct stamp *now, int64_t before_mono_ns);
+/* Is the clock known to be where it was before, so that stamps do not tell which of two changes came first? */
+bool serverclock_doubted(uint64_t dev);
 /* Returns a lower bound of the server's time now in ns since 1970; INT64_MIN if nothing was seen on dev. */
 int64_t serverclock_now_ns(uint64_t dev);
 

@@ -224,6 +224,7 @@ static void event_table(void **state)
 		{"C5: late and over before", 5, 1, 1, 2, FRESH_LOOK},
 		{"no window", 5, 0, 0, 0, FRESH_LOOK},
 		{"C7: the clock went back inside", 5, 1, 9, 8, FRESH_LOOK},
+		{"all in one tick: nobody knows what came first", 5, 1, 5, 5, FRESH_LOOK},
 	};
 
 	(void)state;

@@ -101,6 +101,65 @@ static void windows_from_elsewhere_are_followed(void **state)
 	assert_int_equal(listings(), before);
 }
 
+/* An event that came late, while the half is being listed: the listing has read what is newer. */
+static struct window late_add;
+
+static void late_event_at_stage(enum scan_stage stage, unsigned pass)
+{
+	if (stage != hook_stage || pass > 1)
+		return;
+	scan_test_hook = NULL;
+	feed(CHANGE_ADD, "190.x:2,", &late_add);
+}
+
+static void late_event_during_a_scan(void **state)
+{
+	(void)state;
+	for (hook_stage = SCAN_STAMPED; hook_stage <= SCAN_LISTED; hook_stage++) {
+		settle(cur);
+		stamp_now(&late_add.pre);
+		run(": > cur/190.x:2,");
+		stamp_now(&late_add.post);
+		run("rm cur/190.x:2,");
+		scan_test_hook = late_event_at_stage;
+		assert_listed_right(cur);
+		assert_null(scan_test_hook);
+	}
+}
+
+/* The server's clock was set back, the half listed since: an event from before the step looks newer than all that. */
+static void late_event_while_the_clock_is_back(void **state)
+{
+	int fd = node_dir_get(&fs->nodes, cur);
+	struct window add;
+	struct snapshot *s;
+	struct live *l;
+
+	(void)state;
+	settle(cur);
+	stamp_now(&add.pre);
+	run(": > cur/190.x:2,");
+	stamp_now(&add.post);
+	run("rm cur/190.x:2,");
+	settle(cur);
+	/* As if all since `pre` had been a minute earlier. */
+	add.pre.ctime_ns += 60 * NS_PER_S;
+	add.post.ctime_ns += 60 * NS_PER_S;
+	serverclock_saw(add.post.dev, add.post.ctime_ns);
+	l = live_peek(fs, cur);
+	serverclock_changed(&l->fresh.known, clock_mono_ns());
+	assert_true(serverclock_doubted(add.post.dev));
+	/* Between opendir and the first READDIR, which shows what the half has become by then. */
+	assert_int_equal(live_open(fs, l, fd, &self), 0);
+	feed(CHANGE_ADD, "190.x:2,", &add);
+	s = live_snapshot(l, true);
+	assert_int_equal(times(s, "190.x:2,"), 0);
+	snapshot_unref(s);
+	live_put(fs, l);
+	node_dir_put(&fs->nodes, cur);
+	assert_listed_right(cur);
+}
+
 /* A hint without a window that tells nothing new costs no listing; one that lies costs no wrong listing. */
 static void hints(void **state)
 {
@@ -243,10 +302,16 @@ static void folders_used_once_go_first(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(served_without_listing_once_settled),         T(c3_silent_changes_during_a_scan),
-		T(windows_from_elsewhere_are_followed),         T(hints),
-		T(mtime_is_the_servers_only_when_proven),       T(own_changes_show_at_once),
-		T(c12_a_changed_half_drops_the_others_reading), T(folders_used_once_go_first),
+		T(served_without_listing_once_settled),
+		T(c3_silent_changes_during_a_scan),
+		T(windows_from_elsewhere_are_followed),
+		T(hints),
+		T(mtime_is_the_servers_only_when_proven),
+		T(own_changes_show_at_once),
+		T(c12_a_changed_half_drops_the_others_reading),
+		T(folders_used_once_go_first),
+		T(late_event_during_a_scan),
+		T(late_event_while_the_clock_is_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

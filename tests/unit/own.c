@@ -81,6 +81,36 @@ static void c2_slip_in_a_window_that_ends_late(void **state)
 	assert_listed_right(cur);
 }
 
+/* Its event came, and has not been looked at when the burst ends: the window must not vouch for a listing without it. */
+static void foreign_change_that_waits_within_a_burst(void **state)
+{
+	const char *from = "171.M1P1.h:2,S", *to = "171.M1P1.h:2,FS", *was;
+	struct live *l = NULL;
+	bool open = false;
+	char command[64];
+
+	(void)state;
+	for (int i = 0; !open; i++) {
+		settle(cur);
+		snprintf(command, sizeof(command), ": > cur/foreign%d:2,", i);
+		own_rename(from, to, command, NULL);
+		was = from;
+		from = to;
+		to = was;
+		l = live_peek(fs, cur);
+		pthread_mutex_lock(&l->lock);
+		open = l->burst;
+		l->looks++;
+		pthread_mutex_unlock(&l->lock);
+		if (open)
+			assert_listed_right(cur);
+		pthread_mutex_lock(&l->lock);
+		l->looks--;
+		pthread_mutex_unlock(&l->lock);
+		live_put(fs, l);
+	}
+}
+
 /* A silent change between the lower call and the patch of a small half. */
 static void silent_change_before_the_patch(void **state)
 {
@@ -266,7 +296,7 @@ int main(void)
 		T(silent_change_before_the_patch), T(own_change_of_a_message_that_moved_unseen),
 		T(own_change_during_a_scan_wins),  T(renamed_again_while_looked_up),
 		T(a_patch_in_doubt_is_not_served), T(opendir_waits_for_the_patch),
-		T(a_refusal_that_was_none),
+		T(a_refusal_that_was_none),        T(foreign_change_that_waits_within_a_burst),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,23 @@ static void clock_set_back(void **state)
 	assert_true(c.doubt_ns == INT64_MAX && serverclock_at(&c, 201 * NS_PER_S) < 0);
 }
 
+/* By less than ticks could explain, again and again. */
+static void small_steps_back_do_not_add_up(void **state)
+{
+	struct serverclock c = {.ctime_ns = 1000 * NS_PER_S, .mono_ns = 50 * NS_PER_S};
+	struct stamp s = {.ctime_ns = c.ctime_ns};
+	int64_t mono_ns = c.mono_ns;
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		s.ctime_ns += 10 * NS_PER_MS + 1;
+		serverclock_moved(&c, &s, mono_ns + 90 * NS_PER_MS, mono_ns + 100 * NS_PER_MS);
+		mono_ns += 100 * NS_PER_MS;
+		assert_true(serverclock_at(&c, mono_ns) == s.ctime_ns);
+		assert_int_equal(c.doubt_ns, 0);
+	}
+}
+
 static void clock_table(void **state)
 {
 	int64_t now;
@@ -194,6 +211,7 @@ static void clock_table(void **state)
 	serverclock_saw(DEV + 1, 5 * NS_PER_S);
 	now = serverclock_now_ns(DEV);
 	assert_true(now >= 1000 * NS_PER_S);
+	assert_false(serverclock_doubted(DEV));
 	assert_true(serverclock_now_ns(DEV) >= now);
 	serverclock_saw(DEV, 10 * NS_PER_S);
 	assert_true(serverclock_now_ns(DEV) >= now);
@@ -254,10 +272,15 @@ static void sizecount(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(eq),          cmocka_unit_test(settle),
-		cmocka_unit_test(read_stamps), cmocka_unit_test(read_extremes),
-		cmocka_unit_test(clock_pure),  cmocka_unit_test(clock_set_back),
-		cmocka_unit_test(clock_table), cmocka_unit_test(sizecount),
+		cmocka_unit_test(eq),
+		cmocka_unit_test(settle),
+		cmocka_unit_test(read_stamps),
+		cmocka_unit_test(read_extremes),
+		cmocka_unit_test(clock_pure),
+		cmocka_unit_test(clock_set_back),
+		cmocka_unit_test(clock_table),
+		cmocka_unit_test(sizecount),
+		cmocka_unit_test(small_steps_back_do_not_add_up),
 	};
 
 	return cmocka_run_group_tests_name("stamp", tests, NULL, NULL);
