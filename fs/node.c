@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The race that this file guards against: a lower inode number is used again for another file while the kernel still
- * knows the old one: the birth time (where there is one) and the type tell them apart; the old node is not found
- * any more and lives on until the kernel forgets it.
+ * knows the old one: the birth time (where there is one) and the type tell them apart, else what cannot be: a message
+ * under the name of another, a directory below itself. The old node is not found any more and lives on until the kernel
+ * forgets it.
  */
 #include "fs/node.h"
 
@@ -17,6 +18,7 @@
 #include "fs/node_private.h"
 #include "lib/base/clock.h"
 #include "lib/mail/listing.h"
+#include "lib/mail/name.h"
 #include "lib/mail/stamp.h"
 
 #define NODE_SLOTS_MIN 1024
@@ -254,8 +256,36 @@ void node_table_release(struct node_table *t)
 	pthread_mutex_destroy(&t->lock);
 }
 
+/* Is n, by the names that are known, on the path to this directory? */
+static bool is_above(const struct node_table *t, const struct node *n, const struct node *dir)
+{
+	while (dir != n && dir != t->root && dir->names)
+		dir = dir->names->parent;
+	return dir == n;
+}
+
+/*
+ * Without birth times: can what has this number and is called `name` in parent be n? Not a directory that is above itself
+ * (it was removed, and its number used below); not a message, with one name, that has another one's (a rename changes what
+ * is behind the colon).
+ */
+static bool may_be(const struct node_table *t, const struct node *n, const struct node *parent, const char *name,
+		   const struct statx *stx)
+{
+	const struct node_name *nn = n->names;
+
+	if (n->dir)
+		return !is_above(t, n, parent);
+	if (!nn || stx->stx_nlink != 1 || n->type != S_IFREG)
+		return true;
+	while (nn && !name_same_base(nn->name, strlen(nn->name), name, strlen(name)))
+		nn = nn->next;
+	return nn;
+}
+
 /* The node in the table that this is, or NULL. One that has the number but is another file is not found again. */
-static struct node *table_find(struct node_table *t, dev_t dev, const struct statx *stx)
+static struct node *table_find(struct node_table *t, dev_t dev, const struct node *parent, const char *name,
+			       const struct statx *stx)
 {
 	int64_t btime = stx->stx_mask & STATX_BTIME ? stamp_time_ns(&stx->stx_btime) : 0;
 	struct node *n = t->nodes[hash_inode(dev, stx->stx_ino) & t->mask];
@@ -264,7 +294,8 @@ static struct node *table_find(struct node_table *t, dev_t dev, const struct sta
 		return t->root;
 	while (n && (n->dev != dev || n->ino != stx->stx_ino || n->replaced))
 		n = n->hash_next;
-	if (n && (n->type != (stx->stx_mode & S_IFMT) || n->btime_ns != btime)) {
+	if (n && (n->type != (stx->stx_mode & S_IFMT) || n->btime_ns != btime ||
+		  (!btime && !may_be(t, n, parent, name, stx)))) {
 		n->replaced = true;
 		return NULL;
 	}
@@ -278,7 +309,7 @@ struct node *node_lookup(struct node_table *t, struct node *parent, const char *
 	struct node *n;
 
 	pthread_mutex_lock(&t->lock);
-	n = table_find(t, dev, stx);
+	n = table_find(t, dev, parent, name, stx);
 	if (!n) {
 		size_t h = hash_inode(dev, stx->stx_ino) & t->mask;
 

@@ -187,7 +187,58 @@ static void a_number_used_again_is_another_node(void **state)
 	assert_int_equal(table.count, 0);
 }
 
-/* At most two directories keep a descriptor; others are opened again, if they still are what they were. */
+/* As a filesystem without birth times tells it. */
+static struct node *told(struct node *parent, const char *name, uint64_t ino, mode_t type, uint32_t nlink)
+{
+	struct statx stx = {.stx_mode = type | 0700, .stx_mask = STATX_BASIC_STATS, .stx_ino = ino, .stx_nlink = nlink};
+	struct node *n = node_lookup(&table, parent, name, &stx, -1);
+
+	assert_non_null(n);
+	return n;
+}
+
+/* Another host removed a directory, and the next one that it made, below where that was, got its number. */
+static void a_directory_is_not_below_itself(void **state)
+{
+	struct node *a = told(table.root, "a", 7000, S_IFDIR, 2), *b = told(a, "b", 7001, S_IFDIR, 2), *next;
+
+	(void)state;
+	next = told(b, "a", 7000, S_IFDIR, 2);
+	assert_ptr_not_equal(next, a);
+	assert_ptr_equal(told(b, "a", 7000, S_IFDIR, 2), next);
+	assert_string_equal(path_of(next), "a/b/a");
+	/* Renamed from outside, it is still the same one. */
+	assert_ptr_equal(told(table.root, "c", 7001, S_IFDIR, 2), b);
+	assert_string_equal(path_of(next), "c/a");
+	node_forget(&table, next, 2);
+	node_forget(&table, b, 2);
+	node_forget(&table, a, 1);
+	assert_int_equal(table.count, 0);
+}
+
+/* The number of a message that is gone is that of another one now. Its flags and its folder may change, links be made. */
+static void a_message_keeps_its_base_name(void **state)
+{
+	struct node *u = look(table.root, "u"), *v = look(table.root, "v"), *m = told(u, "17.M1:2,", 7002, S_IFREG, 1),
+		    *other;
+
+	(void)state;
+	assert_ptr_equal(told(u, "17.M1:2,S", 7002, S_IFREG, 1), m);
+	assert_ptr_equal(told(v, "17.M1", 7002, S_IFREG, 1), m);
+	assert_ptr_equal(told(v, "18.M2", 7002, S_IFREG, 2), m);
+	assert_ptr_equal(told(v, "18.M2:2,S", 7002, S_IFREG, 1), m);
+	node_forget(&table, m, 5);
+	m = told(u, "17.M1:2,", 7002, S_IFREG, 1);
+	other = told(u, "19.M3:2,", 7002, S_IFREG, 1);
+	assert_ptr_not_equal(other, m);
+	assert_string_equal(path_of(m), "u/17.M1:2,");
+	node_forget(&table, other, 1);
+	node_forget(&table, m, 1);
+	node_forget(&table, v, 1);
+	node_forget(&table, u, 1);
+	assert_int_equal(table.count, 0);
+}
+
 /* Also where the number is all that is told of them: the same directory stands for the next one here. */
 static void a_removed_directory_is_not_found_again(void **state)
 {
@@ -208,6 +259,7 @@ static void a_removed_directory_is_not_found_again(void **state)
 	node_forget(&table, next, 2);
 }
 
+/* At most two directories keep a descriptor; others are opened again, if they still are what they were. */
 static void descriptors_come_and_go(void **state)
 {
 	struct node *u = look(table.root, "u"), *md = look(u, "Maildir"), *cur = look(md, "cur"),
@@ -329,6 +381,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rename_over_and_exchange, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_number_used_again_is_another_node, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_removed_directory_is_not_found_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_directory_is_not_below_itself, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_message_keeps_its_base_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(descriptors_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(halves_are_new_and_cur_of_a_maildir, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_close_that_does_not_come, setup, teardown),
