@@ -142,9 +142,7 @@ struct node *late_hold(struct fs *fs, struct node *parent, const char *name)
 	if (!n)
 		return NULL;
 	node_leaves(&fs->nodes, n, true);
-	fd = node_early_take(&fs->nodes, n, 0, 0);
-	if (fd >= 0)
-		close(fd);
+	node_early_end(&fs->nodes, n);
 	while ((of = node_late(&fs->nodes, n, &h))) {
 		const struct cred who = {.uid = h.uid, .gid = h.gid};
 

@@ -3,11 +3,6 @@
 
 #include <fcntl.h>
 
-static int64_t mtime_ns(const struct stat *st)
-{
-	return st->st_mtim.tv_sec * NS_PER_S + st->st_mtim.tv_nsec;
-}
-
 void message_learn(struct message *m, const struct stat *st, int64_t now_ns, uint64_t begun)
 {
 	if (m->changes != begun)
@@ -53,6 +48,6 @@ bool message_held(const struct message *m, uid_t asker, int flags, int64_t now_n
 	struct stat st;
 
 	return (flags & (O_ACCMODE | O_TRUNC | O_DIRECT)) == O_RDONLY && message_recall(m, asker, now_ns, &st) > 0 &&
-	       st.st_mode & S_IRUSR && m->shown_size == st.st_size && m->shown_mtime_ns == mtime_ns(&st) &&
+	       st.st_mode & S_IRUSR && m->shown_size == st.st_size && m->shown_mtime_ns == clock_ns(st.st_mtim) &&
 	       m->given >= st.st_size;
 }

@@ -154,21 +154,26 @@ static struct node_name *name_find(struct node_table *t, const struct node *pare
 	return nn;
 }
 
-/* The name now means this node; what else it meant is over. What was said last comes first: it is the likeliest to be
- * true (another host may have renamed the file, and back). */
+/* What was said last comes first: it is the likeliest to be true (another host may have renamed the file, and back). */
+static void name_first(struct node_name *nn)
+{
+	struct node_name **p = &nn->node->names;
+
+	while (*p != nn)
+		p = &(*p)->next;
+	*p = nn->next;
+	nn->next = nn->node->names;
+	nn->node->names = nn;
+}
+
+/* The name now means this node; what else it meant is over. */
 static int name_set(struct node_table *t, struct node *n, struct node *parent, const char *name)
 {
 	struct node_name *nn = name_find(t, parent, name);
 	size_t h;
 
 	if (nn && nn->node == n) {
-		struct node_name **p = &n->names;
-
-		while (*p != nn)
-			p = &(*p)->next;
-		*p = nn->next;
-		nn->next = n->names;
-		n->names = nn;
+		name_first(nn);
 		return 0;
 	}
 	if (nn) {
@@ -437,7 +442,7 @@ void node_name_removed(struct node_table *t, struct node *parent, const char *na
 void node_name_missing(struct node_table *t, struct node *parent, const char *name, uint64_t renames)
 {
 	pthread_mutex_lock(&t->lock);
-	if (parent->dir->renames == renames)
+	if (parent->dir->renames == renames && !parent->dir->renaming)
 		name_removed(t, parent, name);
 	pthread_mutex_unlock(&t->lock);
 }
@@ -519,6 +524,17 @@ struct node *node_recall(struct node_table *t, struct node *half, const char *na
 	}
 	pthread_mutex_unlock(&t->lock);
 	return n;
+}
+
+void node_vouched(struct node_table *t, struct node *n, const struct node *parent, const char *name)
+{
+	struct node_name *nn;
+
+	pthread_mutex_lock(&t->lock);
+	nn = name_find(t, parent, name);
+	if (nn && nn->node == n)
+		name_first(nn);
+	pthread_mutex_unlock(&t->lock);
 }
 
 void node_stale(struct node_table *t, struct node *n)

@@ -58,6 +58,7 @@ struct node_dir {
 	struct live *live;           /* not counted; guarded by the lives' lock */
 	struct turn *turn;           /* not counted; guarded by the ring's lock */
 	_Atomic int64_t unproven_ns; /* of a half: see live_own_unproven() */
+	unsigned renaming;           /* calls under way that change or remove a name in it */
 	_Atomic uint64_t renames;    /* names in it that were changed or removed through the mount, or found gone */
 };
 
@@ -111,6 +112,7 @@ struct node_early {
 	pid_t thread;      /* of whose open it is, and who that is */
 	uid_t uid;
 	int fd;
+	int64_t kept_ns; /* CLOCK_MONOTONIC */
 };
 
 struct node_table {
@@ -169,9 +171,14 @@ int node_path(struct node_table *t, struct node *n, char *out, size_t size);
  * else would tell them apart.
  */
 void node_dir_leaves(struct node_table *t, struct node *parent, const char *name, bool leaves);
+/* Around a call that changes or removes names in a directory, with the notes of it that follow. */
+void node_renaming(struct node_table *t, struct node *dir, bool begins);
+/* Something was not found where its name said: may it have been renamed through the mount meanwhile? Waits for such that is
+ * under way, 20 ms at most. renames: what it was before the look. */
+bool node_renamed_meanwhile(struct node_table *t, struct node *dir, uint64_t renames);
 /* Our own changes of names, after they succeeded below. Each counts in the `renames` of the directories. */
 void node_name_removed(struct node_table *t, struct node *parent, const char *name);
-/* It was not found; believed if `renames` is still what it was before the look. */
+/* It was not found; believed if `renames` is still what it was before the look, and nothing is under way. */
 void node_name_missing(struct node_table *t, struct node *parent, const char *name, uint64_t renames);
 void node_renamed(struct node_table *t, struct node *from, const char *old, struct node *to, const char *new,
 		  bool exchange);
@@ -180,10 +187,12 @@ struct node *node_child(struct node_table *t, struct node *parent, const char *n
 
 /*
  * The node of a name in a half, counted as one lookup of the kernel, if its attributes are known (message.h): st, and for
- * how long (*left_ns). Else NULL.
+ * how long (*left_ns). Else NULL. The name comes first, if the half vouches for it, by node_vouched().
  */
 struct node *node_recall(struct node_table *t, struct node *half, const char *name, uid_t asker, struct stat *st,
 			 int64_t *left_ns);
+/* The name is surely one of the node's. */
+void node_vouched(struct node_table *t, struct node *n, const struct node *parent, const char *name);
 /* The other half of its Maildir, referenced, or NULL. */
 struct node *node_sibling(struct node_table *t, struct node *half);
 
@@ -206,8 +215,10 @@ int node_late_fd(struct node_table *t, struct node *n, const struct handle *h, i
 struct handle *node_late(struct node_table *t, struct node *n, struct handle *copy);
 /* Keeps a descriptor of the node (takes it over) for this thread's open. */
 void node_early_keep(struct node_table *t, struct node *n, pid_t thread, uid_t uid, int fd);
-/* Gives it; thread 0: whosever it is. Returns -1 if there is none. */
-int node_early_take(struct node_table *t, struct node *n, pid_t thread, uid_t uid);
+/* Gives it, unless it was kept before since_ns (CLOCK_MONOTONIC): closed then. Returns -1 if there is none. */
+int node_early_take(struct node_table *t, struct node *n, pid_t thread, uid_t uid, int64_t since_ns);
+/* Closes those of a node, whosever they are. */
+void node_early_end(struct node_table *t, struct node *n);
 void node_leaves(struct node_table *t, struct node *n, bool begins);
 /* A duplicate of one of its open descriptors (for a file that has no name any more), or negative errno. */
 int node_any_fd(struct node_table *t, struct node *n);

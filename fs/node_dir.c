@@ -124,6 +124,28 @@ void node_dir_put(struct node_table *t, struct node *dir)
 	pthread_mutex_unlock(&t->lock);
 }
 
+void node_renaming(struct node_table *t, struct node *dir, bool begins)
+{
+	pthread_mutex_lock(&t->lock);
+	dir->dir->renaming += begins ? 1 : -1;
+	if (!begins)
+		pthread_cond_broadcast(&t->released);
+	pthread_mutex_unlock(&t->lock);
+}
+
+bool node_renamed_meanwhile(struct node_table *t, struct node *dir, uint64_t renames)
+{
+	struct timespec until = clock_timespec(clock_real_ns() + NODE_CLOSE_WAIT_NS);
+	bool yes;
+
+	pthread_mutex_lock(&t->lock);
+	while (dir->dir->renaming && pthread_cond_timedwait(&t->released, &t->lock, &until) == 0)
+		;
+	yes = dir->dir->renames != renames;
+	pthread_mutex_unlock(&t->lock);
+	return yes;
+}
+
 int node_at(struct node_table *t, struct node *n, struct node_at *at)
 {
 	at->parent = NULL;

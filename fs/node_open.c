@@ -161,12 +161,10 @@ void node_await_close(struct node_table *t, struct node *parent, const char *nam
 {
 	struct node *n = node_child(t, parent, name);
 	struct timespec until;
-	int64_t end;
 
 	if (!n)
 		return;
-	end = clock_real_ns() + NODE_CLOSE_WAIT_NS;
-	until = (struct timespec){.tv_sec = end / NS_PER_S, .tv_nsec = end % NS_PER_S};
+	until = clock_timespec(clock_real_ns() + NODE_CLOSE_WAIT_NS);
 	pthread_mutex_lock(&t->lock);
 	while (n->closing > 0 && n->closing == n->handles)
 		if (pthread_cond_timedwait(&t->released, &t->lock, &until) == ETIMEDOUT)
@@ -194,22 +192,34 @@ void node_early_keep(struct node_table *t, struct node *n, pid_t thread, uid_t u
 	pthread_mutex_lock(&t->lock);
 	e = &t->early[t->early_next++ % NODE_EARLY_MAX];
 	old = *e;
-	*e = (struct node_early){.node = n, .thread = thread, .uid = uid, .fd = fd};
+	*e = (struct node_early){.node = n, .thread = thread, .uid = uid, .fd = fd, .kept_ns = clock_mono_ns()};
 	pthread_mutex_unlock(&t->lock);
 	if (old.node)
 		close(old.fd);
 }
 
-int node_early_take(struct node_table *t, struct node *n, pid_t thread, uid_t uid)
+int node_early_take(struct node_table *t, struct node *n, pid_t thread, uid_t uid, int64_t since_ns)
 {
+	bool old = false;
 	int fd = -1;
 
 	pthread_mutex_lock(&t->lock);
 	for (struct node_early *e = t->early; fd < 0 && e < t->early + NODE_EARLY_MAX; e++)
-		if (e->node == n && (!thread || (e->thread == thread && e->uid == uid))) {
+		if (e->node == n && e->thread == thread && e->uid == uid) {
 			fd = e->fd;
+			old = e->kept_ns < since_ns;
 			e->node = NULL;
 		}
 	pthread_mutex_unlock(&t->lock);
-	return fd;
+	if (!old)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+void node_early_end(struct node_table *t, struct node *n)
+{
+	pthread_mutex_lock(&t->lock);
+	node_early_drop(t, n);
+	pthread_mutex_unlock(&t->lock);
 }

@@ -34,6 +34,7 @@ static bool recalled(fuse_req_t req, struct node *dir, const char *name, struct 
 		node_forget(&fs->nodes, n, 1);
 		return false;
 	}
+	node_vouched(&fs->nodes, n, dir, name); /* another host may have removed one of its other names */
 	e->ino = (fuse_ino_t)(uintptr_t)n;
 	e->entry_timeout = (double)listed_ns / NS_PER_S;
 	e->attr_timeout = (double)kept_ns / NS_PER_S;

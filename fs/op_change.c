@@ -43,6 +43,12 @@ static void in_end(struct op_in *in)
 	node_dir_put(&in->fs->nodes, in->dir);
 }
 
+/* What was made must not be made again, which is what the kernel does after ESTALE (and is told EEXIST). */
+static int once(int error)
+{
+	return error == -ESTALE ? -EIO : error;
+}
+
 /* A new name: patch and answer with its entry. r: the lower call's result. */
 static void added(struct op_in *in, const char *name, int r)
 {
@@ -60,7 +66,7 @@ static void added(struct op_in *in, const char *name, int r)
 		own_end(in->fs, &in->own, error, &c, 1);
 	}
 	if (error < 0)
-		ops_reply_err(in->req, in->dir, error);
+		ops_reply_err(in->req, in->dir, r == 0 ? once(error) : error);
 	else
 		ops_reply_entry(in->req, &e);
 	in_end(in);
@@ -104,6 +110,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct fuse_entry_param e = {0};
 	struct op_in in;
 	struct change c;
+	bool made;
 	int fd, r;
 
 	growth_seen(fuse_req_ctx(req)->pid);
@@ -115,17 +122,19 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		node_forget(&in.fs->nodes, ops_node(req, e.ino), 1);
 		r = -ESTALE;
 	}
-	change_make(&c, fd >= 0 && r < 0 ? CHANGE_NEED : CHANGE_ADD, NULL, fd >= 0 && r < 0 ? "" : name,
+	made = fd >= 0;
+	change_make(&c, made && r < 0 ? CHANGE_NEED : CHANGE_ADD, NULL, made && r < 0 ? "" : name,
 		    r ? 0 : e.attr.st_ino, DT_REG);
-	own_end(in.fs, &in.own, fd >= 0 ? 0 : r, &c, 1);
+	own_end(in.fs, &in.own, made ? 0 : r, &c, 1);
 	if (r == 0) {
 		r = op_file_opened(req, ops_node(req, e.ino), fd, in.own.is_half, fi);
-		fd = -1;
+		if (r < 0)
+			node_forget(&in.fs->nodes, ops_node(req, e.ino), 1);
+	} else if (made) {
+		close(fd);
 	}
 	if (r < 0) {
-		if (fd >= 0)
-			close(fd);
-		ops_reply_err(req, in.dir, r);
+		ops_reply_err(req, in.dir, made ? once(r) : r);
 	} else if (fuse_reply_create(req, &e, fi) == -ENOENT) { /* interrupted: the kernel has neither */
 		struct node *n = ops_node(req, e.ino);
 		struct handle *h = ops_handle(fi);
@@ -199,6 +208,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		late_let(ops_fs(req), leaving);
 		return;
 	}
+	node_renaming(&in.fs->nodes, in.dir, true);
 	CALLER_RUN(req, r, unlinkat(in.dirfd, name, 0));
 	r = r < 0 ? -errno : 0;
 	late_let(in.fs, leaving);
@@ -206,6 +216,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	own_end(in.fs, &in.own, r, &c, 1);
 	if (r == 0)
 		node_name_removed(&in.fs->nodes, in.dir, name);
+	node_renaming(&in.fs->nodes, in.dir, false);
 	ops_reply_err(req, in.dir, r);
 	in_end(&in);
 }
@@ -365,6 +376,8 @@ static void rename_now(fuse_req_t req, fuse_ino_t parent, const char *name, fuse
 		return;
 	}
 	rename_effect(&from, name, &to, newname, exchange, &fx);
+	node_renaming(&from.fs->nodes, from.dir, true);
+	node_renaming(&from.fs->nodes, to.dir, true);
 	CALLER_RUN(req, r, renameat2(from.dirfd, name, to.dirfd, newname, flags));
 	r = r < 0 ? -errno : 0;
 	own_end(from.fs, &from.own, r, fx.from, fx.nfrom);
@@ -372,6 +385,8 @@ static void rename_now(fuse_req_t req, fuse_ino_t parent, const char *name, fuse
 		own_end(from.fs, &to.own, r, fx.to, fx.nto);
 	if (r == 0)
 		node_renamed(&from.fs->nodes, from.dir, name, to.dir, newname, exchange);
+	node_renaming(&from.fs->nodes, from.dir, false);
+	node_renaming(&from.fs->nodes, to.dir, false);
 	if (r == 0 && fx.is_dir) /* last: until now somebody who stands in it opened it under its old path */
 		folders_renamed(&from, name, &to, newname, exchange);
 	if (r == -ESTALE)

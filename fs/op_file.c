@@ -15,6 +15,7 @@
 #define EARLY_NOT (O_WRONLY | O_RDWR | O_TRUNC | O_DIRECT | O_NOATIME)
 /* What open(2) may pass down: unaligned buffers forbid O_DIRECT, names are not followed or made here. */
 #define OPEN_DROPS (O_DIRECT | O_CREAT | O_EXCL | O_NOCTTY)
+#define OPEN_TRIES 8
 
 int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct fuse_file_info *fi)
 {
@@ -36,8 +37,8 @@ int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct 
 	 * same inode with other contents (its number was used again) is not the same message.
 	 */
 	pthread_mutex_lock(&fs->nodes.lock);
-	fi->keep_cache = message_opened(&n->message, st.st_size, st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec,
-					message && h->way == BACKING_NONE);
+	fi->keep_cache =
+		message_opened(&n->message, st.st_size, clock_ns(st.st_mtim), message && h->way == BACKING_NONE);
 	h->fills = fs->spares && message && h->way == BACKING_NONE && !(fi->flags & O_DIRECT);
 	if ((fi->flags & O_ACCMODE) != O_RDONLY)
 		message_forget(&n->message);
@@ -80,39 +81,71 @@ static void reply_open(fuse_req_t req, const struct fuse_file_info *fi)
 		op_file_closed(ops_fs(req), ops_handle(fi));
 }
 
-void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* What this thread's lookup opened a moment ago; else -1. */
+static int take_early(fuse_req_t req, struct node *n)
 {
 	struct fs *fs = ops_fs(req);
-	struct node *n = ops_node(req, ino);
-	struct node_at at;
-	bool message = false;
-	int fd, r = node_at(&fs->nodes, n, &at);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	if (r == 0) {
-		message = at.parent->dir->is_half;
-		if (message && late_open(req, n, &at, fi)) {
-			fd = node_early_take(&fs->nodes, n, fuse_req_ctx(req)->pid, fuse_req_ctx(req)->uid);
-			if (fd >= 0)
-				close(fd);
-			node_at_end(&fs->nodes, &at);
-			reply_open(req, fi);
-			return;
-		}
-		fd = fi->flags & EARLY_NOT
-			     ? -1
-			     : node_early_take(&fs->nodes, n, fuse_req_ctx(req)->pid, fuse_req_ctx(req)->uid);
-		if (fd >= 0)
-			counter_add(COUNT_EARLY, 1);
+	return node_early_take(&fs->nodes, n, ctx->pid, ctx->uid, clock_mono_ns() - fs->conf->revalidate_ns);
+}
+
+/* Opens the lower file, which must be n by that name. Returns a descriptor or negative errno. */
+static int open_at(fuse_req_t req, struct node *n, const struct node_at *at, int flags)
+{
+	int fd = flags & EARLY_NOT ? -1 : take_early(req, n), r;
+
+	if (fd >= 0)
+		counter_add(COUNT_EARLY, 1);
+	else
+		CALLER_RUN(req, fd, openat(at->dirfd, at->name, (flags & ~OPEN_DROPS) | O_NOFOLLOW | O_CLOEXEC));
+	r = fd < 0 ? -errno : ops_same(fd, n);
+	if (r == -ENOENT)
+		own_missing(ops_fs(req), at->parent, at->name);
+	if (r < 0 && fd >= 0)
+		close(fd);
+	return r < 0 ? r : fd;
+}
+
+/* *late: it is open without a lower file, and the handle is in fi. Returns a descriptor or negative errno. */
+static int open_named(fuse_req_t req, struct node *n, struct fuse_file_info *fi, bool *message, bool *late)
+{
+	struct fs *fs = ops_fs(req);
+	struct node_at at;
+	uint64_t renames;
+	bool again;
+	int fd;
+
+	for (int i = 1;; i++) {
+		fd = node_at(&fs->nodes, n, &at);
 		if (fd < 0)
-			CALLER_RUN(req, fd,
-				   openat(at.dirfd, at.name, (fi->flags & ~OPEN_DROPS) | O_NOFOLLOW | O_CLOEXEC));
-		r = fd < 0 ? -errno : ops_same(fd, n);
-		if (r == -ENOENT)
-			own_missing(fs, at.parent, at.name);
-		if (r < 0 && fd >= 0)
-			close(fd);
+			return fd;
+		*message = at.parent->dir->is_half;
+		renames = at.parent->dir->renames;
+		*late = *message && late_open(req, n, &at, fi);
+		fd = *late ? take_early(req, n) : open_at(req, n, &at, fi->flags);
+		again = !*late && (fd == -ENOENT || fd == -ESTALE) && i < OPEN_TRIES &&
+			node_renamed_meanwhile(&fs->nodes, at.parent, renames);
 		node_at_end(&fs->nodes, &at);
+		if (!again)
+			break;
 	}
+	if (*late && fd >= 0)
+		close(fd);
+	return fd;
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct node *n = ops_node(req, ino);
+	bool message = false, late = false;
+	int fd = open_named(req, n, fi, &message, &late), r;
+
+	if (late) {
+		reply_open(req, fi);
+		return;
+	}
+	r = fd < 0 ? fd : 0;
 	if (r == -ESTALE || r == -ENOENT) {
 		fd = open_nameless(req, n, fi->flags);
 		/* -ESTALE makes the kernel walk the path again, once. */

@@ -130,7 +130,7 @@ static void *waiters_main(void *arg)
 			continue;
 		}
 		next = round_of_attempts() - clock_mono_ns() + clock_real_ns();
-		until = (struct timespec){next / NS_PER_S, next % NS_PER_S};
+		until = clock_timespec(next);
 		pthread_cond_timedwait(&waiters.wake, &waiters.lock, &until);
 	}
 	pthread_mutex_unlock(&waiters.lock);

@@ -83,11 +83,6 @@ static void stat_of(const struct statx *stx, struct stat *st)
 	};
 }
 
-static int64_t ns_of(struct timespec t)
-{
-	return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
 enum serve_mode ops_serve_mode(struct fs *fs, struct node *half)
 {
 	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
@@ -97,15 +92,15 @@ enum serve_mode ops_serve_mode(struct fs *fs, struct node *half)
 
 static void show_times(struct stat *st, const struct stamp *s, int64_t mtime_ns)
 {
-	st->st_mtim = (struct timespec){.tv_sec = mtime_ns / NS_PER_S, .tv_nsec = mtime_ns % NS_PER_S};
-	st->st_ctim = (struct timespec){.tv_sec = s->ctime_ns / NS_PER_S, .tv_nsec = s->ctime_ns % NS_PER_S};
+	st->st_mtim = clock_timespec(mtime_ns);
+	st->st_ctim = clock_timespec(s->ctime_ns);
 }
 
 /* A half's mtime tells which listing goes with it, unless the lower listings are what is served. */
 static int half_mtime(fuse_req_t req, struct node *n, struct stat *st, double *timeout_s)
 {
 	struct fs *fs = ops_fs(req);
-	const struct live_times plain = {.ctime_ns = ns_of(st->st_ctim), .mtime_ns = ns_of(st->st_mtim)};
+	const struct live_times plain = {.ctime_ns = clock_ns(st->st_ctim), .mtime_ns = clock_ns(st->st_mtim)};
 	struct stamp s;
 	int64_t mtime, keep;
 	int fd, r;

@@ -43,7 +43,7 @@ static int open_clone(const struct ownmount *m)
 static void wait_keep(struct ownmount *m)
 {
 	int64_t end = m->since_ns + OWNMOUNT_KEEP_NS;
-	struct timespec until = {.tv_sec = end / NS_PER_S, .tv_nsec = end % NS_PER_S};
+	struct timespec until = clock_timespec(end);
 
 	while (!m->stop && pthread_cond_timedwait(&m->moved, &m->lock, &until) != ETIMEDOUT)
 		;

@@ -129,7 +129,7 @@ static void report(struct fs *fs, int r)
 
 static void wait_until(struct ring *ring, int64_t until_ns)
 {
-	struct timespec ts = {.tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S};
+	struct timespec ts = clock_timespec(until_ns);
 
 	if (until_ns == INT64_MAX)
 		pthread_cond_wait(&ring->wake, &ring->lock);

@@ -17,7 +17,7 @@
 static bool apply_pause(struct apply *a, int64_t ns)
 {
 	int64_t until = clock_mono_ns() + ns;
-	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+	struct timespec ts = clock_timespec(until);
 	bool stop;
 
 	pthread_mutex_lock(&a->lock);

@@ -88,7 +88,7 @@ static void *lower_watch(void *arg)
 	pthread_mutex_lock(&l->lock);
 	while (!l->stop) {
 		int64_t until = clock_mono_ns() + CHECK_EVERY_NS;
-		struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+		struct timespec ts = clock_timespec(until);
 
 		pthread_cond_timedwait(&l->wake, &l->lock, &ts);
 		if (l->stop)

@@ -307,7 +307,7 @@ static void take_half(struct queue *q, struct queue_batch *batch, struct queue_h
 int queue_take(struct queue *q, size_t max, int64_t timeout_ns, struct queue_batch *batch)
 {
 	int64_t until = clock_mono_ns() + timeout_ns;
-	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+	struct timespec ts = clock_timespec(until);
 	struct queue_half **tail = &batch->halves;
 	int r;
 

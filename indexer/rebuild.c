@@ -134,7 +134,7 @@ static bool ended(const struct rebuild *b)
 static void wait_a_little(struct rebuild *b)
 {
 	int64_t until = clock_mono_ns() + PROGRESS_EVERY_NS;
-	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+	struct timespec ts = clock_timespec(until);
 
 	pthread_cond_timedwait(&b->wake, &b->lock, &ts);
 	progress_tell(&b->progress, false);

@@ -296,7 +296,7 @@ static bool schedule_wait(struct schedule *s)
 	pthread_mutex_lock(&s->lock);
 	if (!s->scrubbing && s->scrub_ns < until)
 		until = s->scrub_ns;
-	ts = (struct timespec){.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+	ts = clock_timespec(until);
 	if (!s->stop)
 		pthread_cond_timedwait(&s->wake, &s->lock, &ts);
 	go = !s->stop;

@@ -238,7 +238,7 @@ static void on_event(struct source_inotify *s, const struct inotify_event *ev)
 
 static void nap(int64_t ns)
 {
-	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
+	struct timespec ts = clock_timespec(ns);
 
 	nanosleep(&ts, NULL);
 }
@@ -366,7 +366,7 @@ static void end_thread(struct source_inotify *s, int64_t until_ns)
 	/* It may be about to wait in the library, so once may not do. */
 	while (s->started && clock_mono_ns() < until_ns) {
 		int64_t wake_ns = clock_real_ns() + WAKE_EVERY_NS;
-		struct timespec ts = {.tv_sec = wake_ns / NS_PER_S, .tv_nsec = wake_ns % NS_PER_S};
+		struct timespec ts = clock_timespec(wake_ns);
 
 		pthread_kill(s->thread, WAKE);
 		if (pthread_timedjoin_np(s->thread, NULL, &ts) == ETIMEDOUT)

@@ -8,7 +8,7 @@ static int64_t read_ns(clockid_t id)
 	struct timespec ts;
 
 	clock_gettime(id, &ts);
-	return ts.tv_sec * NS_PER_S + ts.tv_nsec;
+	return clock_ns(ts);
 }
 
 int64_t clock_mono_ns(void)

@@ -8,9 +8,21 @@
 #define MAILDEX_BASE_CLOCK_H
 
 #include <stdint.h>
+#include <time.h>
 
 #define NS_PER_S 1000000000LL
 #define NS_PER_MS 1000000LL
+
+static inline int64_t clock_ns(struct timespec t)
+{
+	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* ns must not be negative. */
+static inline struct timespec clock_timespec(int64_t ns)
+{
+	return (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
+}
 
 /* CLOCK_MONOTONIC: for durations. Returns nanoseconds. */
 int64_t clock_mono_ns(void);

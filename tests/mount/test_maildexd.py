@@ -264,8 +264,8 @@ def test_stranger_is_not_believed(running):
             stranger = d.client(ROLE_NOTIFY)
         with stranger:
             name = "1600000000.M1P1.host:2,S"
-            stranger.event("alice", CUR, [change(REMOVE, name)], window=(stamp, stamp))
-            stranger.event("alice", CUR, [change(ADD, "1699999999.M1P1.host:2,", ino=77)], window=(stamp, stamp))
+            stranger.event("alice", CUR, [change(REMOVE, name)], window=(stamp, stamp.later()))
+            stranger.event("alice", CUR, [change(ADD, "1699999999.M1P1.host:2,", ino=77)], window=(stamp, stamp.later()))
             stranger.notify("alice/cur/1600000001.M1P1.host:2,S")
             s = d.idle(stranger)
             assert int(s["events.looked_up"]) >= 2
@@ -755,7 +755,8 @@ def test_full_disk(d):
             i = 0
             while c.status()["index.batches_dropped"] == "0":
                 i += 1
-                fs.event("alice", CUR, names, window=(stamp, stamp), epoch=1, sequence=1 + i)
+                fs.event("alice", CUR, names, window=(stamp, stamp.later()), epoch=1, sequence=1 + i)
+                stamp = stamp.later()
                 fs.event("alice", CUR, [change(LOOK)], epoch=1, sequence=1 + i)
                 assert i < 1000
             assert c.status()["maildexd.state"].startswith("index: ")

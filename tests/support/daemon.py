@@ -60,6 +60,9 @@ class Stamp(tuple):
     def pack(self):
         return struct.pack("<QQqqQB", *self)
 
+    def later(self, ns=1):
+        return Stamp((*self[:2], self[2] + ns, *self[3:]))
+
 
 def message(kind, *parts, version=1):
     return bytes([version, kind]) + b"".join(parts)
