@@ -225,6 +225,18 @@ def test_links_are_counted(m):
     assert looked_up_again(m).st_nlink == 1
 
 
+def test_another_host_removed_one_of_its_names(m):
+    """The one that was seen last; the other is open to whoever has it from the listing."""
+    looked_up_again(m)
+    with acting_as(OWNER):
+        os.link(m.up(NAME), m.up(NAME + "T"))
+    looked_up_again(m, NAME + "T")
+    with acting_as(OWNER):
+        os.unlink(m.there(NAME + "T"))
+        ls(m.up("u/cur"))
+        assert read(m.up(NAME)) == BYTES
+
+
 def test_a_name_that_another_host_took_away_is_gone_with_the_next_listing(m):
     looked_up_again(m)
     os.rename(m.there(NAME), m.there(NAME + "T"))

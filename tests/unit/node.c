@@ -340,6 +340,60 @@ static void thousands_of_nodes(void **state)
 	assert_int_equal(table.count, 0);
 }
 
+/* What a lookup opened is for the open that follows it at once, by the same thread and user. */
+static void an_early_descriptor_is_for_one_open(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f");
+	int64_t start = clock_mono_ns();
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	(void)state;
+	node_early_keep(&table, f, 5, 6, fd);
+	assert_int_equal(node_early_take(&table, f, 4, 6, start), -1);
+	assert_int_equal(node_early_take(&table, f, 5, 7, start), -1);
+	assert_int_equal(node_early_take(&table, f, 5, 6, start), fd);
+	assert_int_equal(node_early_take(&table, f, 5, 6, start), -1);
+	/* Much later it may be another file that has the name. */
+	node_early_keep(&table, f, 5, 6, fd);
+	assert_int_equal(node_early_take(&table, f, 5, 6, clock_mono_ns() + 1), -1);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	node_early_keep(&table, f, 5, 6, fd);
+	node_early_end(&table, f);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	node_forget(&table, f, 1);
+	node_forget(&table, u, 1);
+}
+
+static void *ends_renaming(void *arg)
+{
+	node_renamed(&table, arg, "f", arg, "x", false);
+	node_renaming(&table, arg, false);
+	return NULL;
+}
+
+/* A name that is not found while it is being changed here says nothing, and whoever missed it learns of the change. */
+static void a_name_on_its_way_is_not_missing(void **state)
+{
+	struct node *u = look(table.root, "u"), *f = look(u, "f");
+	pthread_t thread;
+
+	(void)state;
+	assert_false(node_renamed_meanwhile(&table, u, u->dir->renames));
+	node_renaming(&table, u, true);
+	node_name_missing(&table, u, "f", u->dir->renames);
+	assert_string_equal(path_of(f), "u/f");
+	assert_int_equal(pthread_create(&thread, NULL, ends_renaming, u), 0);
+	while (!node_renamed_meanwhile(&table, u, 0)) /* waits, 20 ms each */
+		;
+	pthread_join(thread, NULL);
+	assert_string_equal(path_of(f), "u/x");
+	node_name_missing(&table, u, "x", u->dir->renames);
+	assert_null(f->names);
+	node_forget(&table, f, 1);
+	node_forget(&table, u, 1);
+}
+
 /* A child closed its copy of a descriptor: that is waited for once, not at each unlink for as long as it is open. */
 static void a_close_that_does_not_come(void **state)
 {
@@ -386,6 +440,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(descriptors_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(halves_are_new_and_cur_of_a_maildir, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_close_that_does_not_come, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_early_descriptor_is_for_one_open, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_name_on_its_way_is_not_missing, setup, teardown),
 		cmocka_unit_test_setup_teardown(thousands_of_nodes, setup, teardown),
 	};
 
