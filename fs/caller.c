@@ -124,3 +124,26 @@ bool caller_opens(struct fuse_req *req)
 	}
 	return false;
 }
+
+bool caller_may_write_by(const char *line)
+{
+	static const long writes[] = {SYS_write,  SYS_pwrite64, SYS_writev,          SYS_pwritev,  SYS_pwritev2,
+				      SYS_splice, SYS_sendfile, SYS_copy_file_range, SYS_fallocate};
+	char *rest;
+	long number = strtol(line, &rest, 10);
+
+	if (rest == line || number < 0)
+		return true; /* "running", or waiting for memory, or a worker of io_uring */
+	for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++)
+		if (number == writes[i])
+			return true;
+	return false;
+}
+
+bool caller_may_write(pid_t thread)
+{
+	char line[256];
+
+	/* 0: in a namespace of processes that is not ours. */
+	return !thread || (syscall_line(thread, line, sizeof(line)) && caller_may_write_by(line));
+}

@@ -24,6 +24,13 @@ bool caller_opens(struct fuse_req *req);
 /* The decision, by a line of /proc/PID/syscall. */
 bool caller_opens_by(const char *line);
 
+/*
+ * May this thread still be in a write(2) that was answered, so that the kernel has yet to note the file's new size? False
+ * if it is seen waiting in another call, or is gone.
+ */
+bool caller_may_write(pid_t thread);
+bool caller_may_write_by(const char *line);
+
 /* Becomes the caller. Returns 0, or -1 with errno where that is impossible. */
 int caller_begin(struct fuse_req *req);
 /* After a refusal: becomes the caller with its groups. Returns true if a second try is worth it. */

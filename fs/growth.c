@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#include "fs/caller.h"
 #include "lib/base/clock.h"
 
 #define STEP_NS (100000) /* between two looks whether the writer goes on */
@@ -78,11 +79,10 @@ struct growth_asked growth_await(struct growth *g, pid_t asker)
 	before = g->count;
 	/* A write that begins meanwhile makes the sizes before it sure. */
 	while (!g->writes && g->count == before && !went_on(g, asker) && !late) {
-		int64_t at = clock_real_ns() + STEP_NS;
-		struct timespec until = {at / NS_PER_S, at % NS_PER_S};
+		struct timespec until = clock_timespec(clock_real_ns() + STEP_NS);
 
 		pthread_cond_timedwait(&moved, &lock, &until);
-		late = clock_mono_ns() - g->ended_ns >= GROWTH_WAIT_NS;
+		late = clock_mono_ns() - g->ended_ns >= GROWTH_WAIT_NS || !caller_may_write(g->writer);
 	}
 	if (!g->writes && (late || went_on(g, asker)))
 		settle(g);

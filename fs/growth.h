@@ -10,8 +10,9 @@
  * Flow: growth_began() when a write arrives, growth_ended() before the reply to it; growth_seen() where a request
  * arrives: its thread has gone on. GETATTR: growth_await(), ask below, growth_size().
  * Shapes: the kernel lets one write to a file be under way at a time, so one that arrives tells that those before are
- * over. Who asks meanwhile is told the size before it. Who asks when it is answered waits until its thread goes on,
- * GROWTH_WAIT_NS at most: it may have nothing more to ask of us.
+ * over. Who asks meanwhile is told the size before it. Who asks when it is answered waits until its thread goes on: it
+ * sends another request, or is seen in another system call; GROWTH_WAIT_NS at most, since it may only compute (on a busy
+ * machine it may also not have had its turn yet: so long).
  * Threads: any.
  * Errors: none.
  */
@@ -22,7 +23,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define GROWTH_WAIT_NS (5 * NS_PER_MS)
+#define GROWTH_WAIT_NS (200 * NS_PER_MS)
 
 /* In each node; zero at first. */
 struct growth {

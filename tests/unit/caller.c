@@ -66,11 +66,26 @@ static void lines_that_tell_nothing(void **state)
 	assert_false(caller_opens_by(line));
 }
 
+static void lines_of_writers(void **state)
+{
+	char line[256];
+
+	(void)state;
+	assert_true(caller_may_write_by("running\n"));
+	assert_true(caller_may_write_by("-1 0x7ffd0f00 0x7f1200\n"));
+	snprintf(line, sizeof(line), "%d 0x3 0x7ffd1000 0x10000 0x0 0x0 0x0 0x7ffd0f00 0x7f1200\n", SYS_pwrite64);
+	assert_true(caller_may_write_by(line));
+	snprintf(line, sizeof(line), "%d 0x3 0x7ffd1000 0x10000 0x0 0x0 0x0 0x7ffd0f00 0x7f1200\n", SYS_futex);
+	assert_false(caller_may_write_by(line));
+	assert_true(caller_may_write(0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(flags_of_open),
 		cmocka_unit_test(lines_that_tell_nothing),
+		cmocka_unit_test(lines_of_writers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which size is told while a file grows: steps of a writer (thread 1) and what an asker (thread 2) is told of a size
+ * Which size is told while a file grows: steps of a writer that never waits anywhere, and what an asker is told of a size
  * below.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <signal.h>
 #include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "fs/caller.h"
 #include "fs/growth.h"
 #include "lib/base/clock.h"
 
@@ -68,7 +73,12 @@ static const struct row tables[][12] = {
 
 static void sizes(void **state)
 {
+	pid_t writer = fork();
+
 	(void)state;
+	assert_true(writer >= 0);
+	while (writer == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
 		struct growth g = {0};
 		struct growth_asked asked = {0};
@@ -85,20 +95,20 @@ static void sizes(void **state)
 				break;
 			case ENDED:
 				assert_true(grows);
-				growth_ended(&g, 1, r->size);
+				growth_ended(&g, writer, r->size);
 				break;
 			case FAILED:
-				growth_ended(&g, 1, -1);
+				growth_ended(&g, writer, -1);
 				break;
 			case WENT_ON:
-				growth_seen(1);
+				growth_seen(writer);
 				break;
 			case OTHERS:
-				growth_seen(3);
+				growth_seen(writer + 2);
 				break;
 			case ASKS:
 				start = clock_mono_ns();
-				asked = growth_await(&g, 2);
+				asked = growth_await(&g, writer + 1);
 				assert_true(!r->size || clock_mono_ns() - start >= GROWTH_WAIT_NS / 2);
 				break;
 			case SAYS:
@@ -107,6 +117,35 @@ static void sizes(void **state)
 			case END:
 				break;
 			}
+	}
+	kill(writer, SIGKILL);
+	waitpid(writer, NULL, 0);
+}
+
+/* A writer that waits in another call, or is gone, has gone on. */
+static void seen_elsewhere(void **state)
+{
+	struct growth g = {0};
+	struct growth_asked asked;
+	int64_t start = clock_mono_ns();
+	pid_t child = fork();
+
+	(void)state;
+	assert_true(child >= 0);
+	if (child == 0)
+		for (prctl(PR_SET_PDEATHSIG, SIGKILL);;)
+			pause();
+	for (int i = 0; i < 2; i++) {
+		assert_true(growth_began(&g, 20 + i));
+		growth_ended(&g, child, 20 + i);
+		while (caller_may_write(child)) /* until it pauses */
+			assert_true(clock_mono_ns() - start < 60 * NS_PER_S);
+		asked = growth_await(&g, getpid() + 1);
+		assert_int_equal(growth_size(&g, &asked, 20 + i), 20 + i);
+		if (i == 0) {
+			kill(child, SIGKILL);
+			waitpid(child, NULL, 0);
+		}
 	}
 }
 
@@ -118,14 +157,15 @@ static void own(void **state)
 
 	(void)state;
 	assert_true(growth_began(&g, 20));
-	growth_ended(&g, 1, 20);
-	asked = growth_await(&g, 1);
+	growth_ended(&g, getpid(), 20);
+	asked = growth_await(&g, getpid());
 	assert_int_equal(growth_size(&g, &asked, 20), 20);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(own)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(seen_elsewhere),
+					   cmocka_unit_test(own)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
