@@ -117,31 +117,62 @@ static void run(struct fs *fs, struct after_job *job)
 	free(job);
 }
 
+static dev_t storage_of(const struct after_job *job)
+{
+	return job->live ? job->live->node->dev : 0;
+}
+
+/* Has its storage as many threads as it may? Called with the lock. */
+static bool must_wait(const struct after *a, const struct after_job *job)
+{
+	dev_t dev = storage_of(job);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < AFTER_THREADS; i++)
+		n += dev && a->busy[i] == dev;
+	return n >= AFTER_STORAGE_MAX;
+}
+
+/* The first that may be run, in its place in the list; NULL: none. Called with the lock. */
+static struct after_job **next_job(struct after *a)
+{
+	struct after_job **at = &a->first;
+
+	while (*at && must_wait(a, *at))
+		at = &(*at)->next;
+	return *at ? at : NULL;
+}
+
 static void *after_main(void *arg)
 {
 	struct fs *fs = arg;
 	struct after *a = &fs->after;
 	struct timespec until;
+	dev_t *busy;
 
 	cred_thread_start();
 	pthread_mutex_lock(&a->lock);
+	busy = &a->busy[a->nbusy++];
 	while (!a->stop) {
-		struct after_job *job = a->first;
+		struct after_job **at = next_job(a), *job = at ? *at : NULL;
 
 		if (!job) {
 			pthread_cond_wait(&a->wake, &a->lock);
 			continue;
 		}
 		if (job->at_ns > clock_mono_ns()) {
-			until = (struct timespec){job->at_ns / NS_PER_S, job->at_ns % NS_PER_S};
+			until = clock_timespec(job->at_ns);
 			pthread_cond_timedwait(&a->wake, &a->lock, &until);
 			continue;
 		}
-		a->first = job->next;
+		*at = job->next;
 		a->waiting--;
+		*busy = storage_of(job);
 		pthread_mutex_unlock(&a->lock);
 		run(fs, job);
 		pthread_mutex_lock(&a->lock);
+		*busy = 0;
+		pthread_cond_signal(&a->wake); /* one that had to wait may be run */
 	}
 	pthread_mutex_unlock(&a->lock);
 	return NULL;

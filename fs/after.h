@@ -15,11 +15,14 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "lib/base/err.h"
 
 #define AFTER_JOBS_MAX 16384
-#define AFTER_THREADS 2
+#define AFTER_THREADS 4
+/* Of these for one storage: one that hangs leaves some for the others. */
+#define AFTER_STORAGE_MAX 2
 
 struct fs;
 struct live;
@@ -34,9 +37,9 @@ enum after_kind {
 struct after_job {
 	struct after_job *next;
 	enum after_kind kind;
-	int64_t at_ns; /* CLOCK_MONOTONIC */
-	struct live *live;
-	void *data; /* what the kind needs; freed by it */
+	int64_t at_ns;     /* CLOCK_MONOTONIC */
+	struct live *live; /* NULL: of no storage */
+	void *data;        /* what the kind needs; freed by it */
 };
 
 struct after {
@@ -45,6 +48,8 @@ struct after {
 	struct after_job *first; /* by time */
 	size_t waiting;
 	bool stop;
+	dev_t busy[AFTER_THREADS]; /* storages of the jobs under way; 0: none */
+	unsigned nbusy;
 	pthread_t threads[AFTER_THREADS];
 	unsigned nthreads;
 };

@@ -33,6 +33,8 @@ static const char *const names[COUNTERS] = {
 	[COUNT_EARLY] = "opens.early",
 	[COUNT_LATE] = "opens.late",
 	[COUNT_LATE_OPENED] = "opens.late.lower",
+	[COUNT_WAITED] = "requests.waited",
+	[COUNT_KILLED] = "requests.killed",
 	[COUNT_INDEX_ERRORS] = "index.errors",
 };
 

@@ -36,6 +36,8 @@ enum counter {
 	COUNT_EARLY,       /* opens of messages that the lookup before had opened below */
 	COUNT_LATE,        /* opens of messages that the kernel holds, without a lower open */
 	COUNT_LATE_OPENED, /* of these, opened below later */
+	COUNT_WAITED,      /* requests that waited because their storage, or all, had as many workers as they may */
+	COUNT_KILLED,      /* requests of killed callers that were answered while the call below went on */
 	COUNT_INDEX_ERRORS,
 	COUNTERS
 };

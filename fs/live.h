@@ -30,6 +30,7 @@ struct fs;
 
 /* Messages that changed while a scan was under way: looked up at its end. */
 #define LIVE_TOUCHED_MAX 1024
+#define LIVE_STORAGES 256
 /* So long after a burst's last change its post stamp must have been asked for. */
 #define LIVE_BURST_LATE_NS (100 * NS_PER_MS)
 
@@ -81,7 +82,9 @@ struct live_cache {
 	struct live *lru_first[2], *lru_last[2]; /* [0]: used once, [1]: more often */
 	size_t bytes[2], limit;
 	uint64_t messages;
-	unsigned scans, scans_max; /* lower listings under way on this host */
+	/* Lower listings under way: at most scans_max of one storage, so that one that hangs does not stop all others. Storages
+	 * that share a place share those. */
+	unsigned scans[LIVE_STORAGES], scans_max;
 	pthread_cond_t scan_ended;
 };
 

@@ -6,7 +6,7 @@
  * may not have seen them.
  * They are remembered (touched), looked up at the end and win; what comes even later is applied on top and leaves
  * need behind.
- * On the host at most `scans` listings are under way at a time.
+ * On one storage at most `scans` listings are under way at a time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,14 +41,16 @@ uint64_t live_parent_ino(struct fs *fs, struct node *n)
 	return ino;
 }
 
-/* At most `scans` lower listings at a time on this host. */
-static void scan_slot(struct live_cache *c, bool take)
+/* At most `scans` lower listings at a time on one storage. */
+static void scan_slot(struct live_cache *c, dev_t dev, bool take)
 {
+	unsigned *scans = &c->scans[(dev ^ dev >> 8 ^ dev >> 20) % LIVE_STORAGES];
+
 	pthread_mutex_lock(&c->lock);
-	while (take && c->scans >= c->scans_max)
+	while (take && *scans >= c->scans_max)
 		pthread_cond_wait(&c->scan_ended, &c->lock);
-	c->scans += take ? 1 : -1;
-	pthread_cond_signal(&c->scan_ended);
+	*scans += take ? 1 : -1;
+	pthread_cond_broadcast(&c->scan_ended);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -162,9 +164,9 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 	l->need_meanwhile = l->doubt_meanwhile = false;
 	l->ntouched = 0;
 	pthread_mutex_unlock(&l->lock);
-	scan_slot(&fs->lives, true);
+	scan_slot(&fs->lives, l->node->dev, true);
 	r = s ? scan_read(l, dirfd, who, drop, stamp, old, s, &resolved) : -ENOMEM;
-	scan_slot(&fs->lives, false);
+	scan_slot(&fs->lives, l->node->dev, false);
 	snapshot_unref(old);
 	pthread_mutex_lock(&l->lock);
 	if (r == 0) {

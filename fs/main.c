@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fs/control.h"
+#include "fs/loop.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
 #include "lib/base/clock.h"
@@ -114,20 +115,6 @@ static int open_session(struct fs *fs, struct err *e)
 	return 0;
 }
 
-static int serve_session(struct fs *fs)
-{
-	struct fuse_loop_config *cfg = fuse_loop_cfg_create();
-	int r;
-
-	if (!cfg)
-		return -ENOMEM;
-	fuse_loop_cfg_set_max_threads(cfg, fs->conf->threads);
-	fuse_loop_cfg_set_idle_threads(cfg, fs->conf->threads);
-	r = fuse_session_loop_mt(fs->session, cfg);
-	fuse_loop_cfg_destroy(cfg);
-	return r;
-}
-
 static int init_parts(struct fs *fs, struct err *e)
 {
 	unsigned nofile = raise_nofile(), dirfds = nofile / 2;
@@ -217,7 +204,7 @@ static int run(struct fs *fs, int *code, struct err *e)
 			*code = PROG_OK;
 			inval_allow(&fs->inval, true);
 			ring_mounted(fs);
-			serve_session(fs);
+			loop_run(fs);
 			inval_allow(&fs->inval, false);
 			log_info("%s is unmounted", fs->mountpoint);
 			fuse_session_unmount(fs->session);

@@ -18,6 +18,7 @@
 #define TIMEOUT_MESSAGE_S 60.0
 #define TIMEOUT_MESSAGE_SPARED_S ((double)MESSAGE_KEEP_NS / NS_PER_S)
 #define ENTRY_TRIES 8
+#define BACKGROUND_MAX 16384
 #define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
 static int statx_for(fuse_req_t req, int dirfd, const char *name, int flags, unsigned wanted, struct statx *stx)
@@ -392,8 +393,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		~(unsigned)(FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO); /* dearer, and nobody stats in a scan */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV; /* the kernel asks for it by setattr, as the caller */
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
-	conn->max_background = fs->conf->threads;
-	conn->congestion_threshold = fs->conf->threads * 3 / 4;
+	/* What is read ahead on storage that hangs must not keep the kernel from sending us what others want: it waits here
+	 * (gate.h). */
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
 	backing_start(fs, conn);
 	if (fs->ready)
 		fs->ready(fs);
