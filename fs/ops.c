@@ -200,12 +200,28 @@ static bool is_held(fuse_req_t req, struct node *n)
 	return held;
 }
 
+/*
+ * The root of another storage (a mount below ours): as its client knows it, without asking. Its server may hang, and the
+ * kernel lets nobody else look a name up in `parent` while one look is under way (libfuse before 3.17 does not say that it
+ * may). Whoever goes on from there asks, and so keeps what the client knows fresh.
+ */
+static bool look_at_storage(fuse_req_t req, struct node *parent, const struct node *known, int dirfd, const char *name,
+			    struct look *look)
+{
+	if (parent->dir->is_half || parent->dir->is_maildir || (known && (!known->dir || known->dev == parent->dev)))
+		return false;
+	return statx_for(req, dirfd, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_WANTED, &look->stx) == 0 &&
+	       S_ISDIR(look->stx.stx_mode) && makedev(look->stx.stx_dev_major, look->stx.stx_dev_minor) != parent->dev;
+}
+
 static int look_at(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
 		   struct look *look)
 {
 	int r;
 
 	*look = (struct look){.fd = -1, .begun = look->begun};
+	if (!(known && known->dir && known->dir->stale) && look_at_storage(req, parent, known, dirfd, name, look))
+		return 0;
 	if (known && known->dir && known->dir->stale) {
 		dir_attr_forget(&known->dir->attr);
 		/* The client is told ESTALE then, and looks the name up anew. */
@@ -247,8 +263,8 @@ static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, c
 		struct statx same;
 
 		CALLER_RUN(req, fd, openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-		if (fd >= 0 &&
-		    (statx(fd, "", AT_EMPTY_PATH, STATX_INO, &same) < 0 || same.stx_ino != look->stx.stx_ino)) {
+		if (fd >= 0 && (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &same) < 0 ||
+				same.stx_ino != look->stx.stx_ino)) {
 			close(fd);
 			*error = -ESTALE;
 			return NULL;

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """maildexfs and maildexd together: the index is loaded, kept, lost and damaged, either is away or killed; listings stay right."""
 
+import contextlib
 import os
+import signal
 import sqlite3
+import time
 
 import pytest
 
 from daemon import CUR, NEW
+from faultfs import Faulty
 from host import eventually, ls, touch
 
 BIG = 3000
@@ -32,6 +36,15 @@ def indexed(m, folder="u", half=CUR):
         return row and not row["need"] and not row["unsettled"] and m.names(folder, half) == m.disk(folder, half)
 
     eventually("the index to be right", right)
+
+
+@contextlib.contextmanager
+def stopped(process):
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def index_proven(m, n=BIG):
@@ -235,3 +248,31 @@ def test_ten_thousand_in_new(both):
     with both.counting("lower.listings") as n:
         assert len(both.same("u/new")) == 10000
     assert n["lower.listings"] == 0
+
+
+def test_own_change_that_the_index_lacks():
+    """Within one second of a server that stamps whole seconds: the half leaves the memory, maildexd has not heard of the change
+    yet, and the directory's stamp is what the index has."""
+    with Faulty(faults={"tick_ms": 1000}, cache_bytes="1") as m:
+        m.maildir("u", cur=5)
+        m.maildir("v", cur=5)
+        m.start()
+        m.fs_start()
+        connected(m)
+        tried = 0
+        while True:
+            tried += 1
+            second = int(time.time())
+            name = f"18000{tried:05}.M1P1.host:2,"
+            touch(m.there("u/cur", name))
+            m.same("u/cur")
+            eventually("the index to have it", lambda n=name: n in m.names("u", CUR))
+            with stopped(m.process):
+                evicted = m.count("live.evicted")
+                os.rename(m.up("u/cur", name), m.up("u/cur", name + "S"))
+                ls(m.up("v/cur"))
+                assert m.count("live.evicted") > evicted
+                m.same("u/cur")
+            if int(time.time()) == second:
+                break
+            assert tried < 100, "never all in one second"

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two storage mounts below root, one of which hangs with twenty sessions in it: whoever works on the other does not notice. (How
+little is measured by make bench.) Who is stuck can be killed, the mount can be taken away."""
+
+import contextlib
+import os
+import signal
+import subprocess
+
+import pytest
+
+from daemon import WAIT_S, until
+from faultfs import FaultFs
+from host import Maildex, ls, touch
+
+STUCK = 20
+
+
+class TwoStorages(Maildex):
+    """root/slow and root/well are filesystems of their own; slow obeys self.slow."""
+
+    def __enter__(self):
+        self.mirrors = []
+        try:
+            for name in ("slow", "well"):
+                made, mirror = os.path.join(self.dir, "made-" + name), os.path.join(self.root, name)
+                os.mkdir(made, 0o755)
+                os.mkdir(mirror, 0o755)
+                self.mirrors.append(FaultFs(made, mirror).__enter__())
+            self.slow, self.well = self.mirrors
+            for name in ("slow", "well"):
+                for n in range(STUCK):
+                    self.maildir(f"{name}/u{n}", new=2, cur=5)
+            return super().__enter__()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, *args):
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(super().__exit__, *args)
+            for mirror in self.mirrors:
+                last_first.callback(mirror.close)
+            if self.process:
+                last_first.callback(self.stop)
+            last_first.callback(self.fs_end)
+            for mirror in self.mirrors:
+                last_first.callback(mirror.free)
+
+
+@pytest.fixture(name="m")
+def two_storages():
+    with TwoStorages() as m:
+        yield m.fs_start()
+
+
+def a_day(m, n):
+    """What sessions do in a mailbox: logins, deliveries, flags, reads, locks, expunges."""
+    top = m.up(f"well/u{n}")
+    for half in ("new", "cur"):
+        ls(f"{top}/{half}")
+    touch(f"{top}/tmp/17{n}.M1P1.host", b"x" * 9000)
+    os.rename(f"{top}/tmp/17{n}.M1P1.host", f"{top}/new/17{n}.M1P1.host")
+    os.rename(f"{top}/new/17{n}.M1P1.host", f"{top}/cur/17{n}.M1P1.host:2,")
+    os.rename(f"{top}/cur/17{n}.M1P1.host:2,", f"{top}/cur/17{n}.M1P1.host:2,S")
+    with open(f"{top}/cur/17{n}.M1P1.host:2,S", "rb") as f:
+        assert len(f.read()) == 9000
+    os.mkdir(f"{top}/.Sub")
+    os.rmdir(f"{top}/.Sub")
+    assert os.fsencode(f"17{n}.M1P1.host:2,S") in ls(f"{top}/cur")
+    os.unlink(f"{top}/cur/17{n}.M1P1.host:2,S")
+    assert os.fsencode(f"17{n}.M1P1.host:2,S") not in ls(f"{top}/cur")
+
+
+def listing(top):
+    os.listdir(f"{top}/cur")
+
+
+def looking(top):
+    os.stat(f"{top}/new")
+
+
+def reading(top):
+    with open(f"{top}/cur/1600000001.M1P1.host:2,S", "rb") as f:
+        f.read()
+
+
+def flagging(top):
+    os.rename(f"{top}/cur/1600000002.M1P1.host:2,S", f"{top}/cur/1600000002.M1P1.host:2,ST")
+
+
+def delivering(top):
+    with open(f"{top}/tmp/18.M1P1.host", "xb") as f:
+        f.write(b"x")
+
+
+CALLS = [listing, looking, reading, delivering]
+
+
+@contextlib.contextmanager
+def hung(m, processes, calls=None, sessions=STUCK):
+    """All that is asked of slow/ waits, with sessions in it. A rename between directories would hold the kernel's lock over
+    all such renames of the mount, as on plain NFS: flags are set within one."""
+    made = [processes() for _ in range(sessions)]
+    m.slow.delay("*", "*", 600000)
+    try:
+        for n, p in enumerate(made):
+            p.begin((calls or CALLS)[n % len(calls or CALLS)], m.up(f"slow/u{n}"))
+        until("them to be stuck", lambda: m.slow.waiting() >= 1)
+        yield made
+    finally:
+        m.slow.clear()
+    for p in made:
+        if p.pid:
+            p.end()
+
+
+def test_the_other_storage_is_served(m, processes):
+    with hung(m, processes) as stuck:
+        for n in range(STUCK):
+            a_day(m, n)
+        assert not any(p.answers(0.001) for p in stuck)
+    for half in ("new", "cur"):
+        for n in range(STUCK):
+            m.same(f"well/u{n}", half)
+            m.same(f"slow/u{n}", half)
+
+
+def test_more_sessions_than_workers(m, processes):
+    """What is too much of one storage waits without a worker."""
+    m.fs_restart(threads=8)
+    with hung(m, processes):
+        for n in range(STUCK):
+            a_day(m, n)
+        assert m.count("requests.waited") > 0
+    for n in range(STUCK):
+        m.same(f"slow/u{n}/cur")
+
+
+@pytest.mark.parametrize("call", [listing, reading, flagging, delivering])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_who_is_stuck_can_be_killed(m, processes, call, number):
+    with hung(m, processes, [call], 1) as (session,):
+        os.kill(session.pid, number)
+        os.waitpid(session.pid, 0)
+        session.pid = 0
+        a_day(m, 1)
+        assert m.count("requests.killed") == 1
+    # What it was in the middle of came to its end below; nothing of it is left.
+    until("its call to end", lambda: m.slow.waiting() == 0)
+    m.same("slow/u0/cur")
+    names = ls(m.up("slow/u0/cur"))
+    assert len(names) == 5
+
+
+def test_killed_while_it_waits_for_a_worker(m, processes):
+    m.fs_restart(threads=4)
+    with hung(m, processes) as stuck:
+        until("some to wait", lambda: m.count("requests.waited") >= 10)
+        for p in stuck:
+            p.kill()
+        a_day(m, 1)
+    for n in range(STUCK):
+        m.same(f"slow/u{n}/cur")
+
+
+def test_another_signal_is_no_answer(m, processes):
+    """A server's timer does not make its stat(2) fail, which it would not on NFS."""
+    with hung(m, processes, [looking], 1) as (session,):
+        os.kill(session.pid, signal.SIGCHLD)
+        a_day(m, 1)
+        assert not session.answers(0.2)
+        assert m.count("requests.killed") == 0
+
+
+def test_umount_l(m, processes):
+    with hung(m, processes) as stuck:
+        subprocess.run(["umount", "-l", m.up()], check=True, timeout=WAIT_S)
+        assert not os.path.ismount(m.up())
+        for p in stuck:
+            p.kill()
+    m.fs.wait(WAIT_S)
+
+
+def test_reads_ahead_of_a_large_file(m, processes):
+    """More of them than there are workers."""
+    for n in range(STUCK):
+        with open(os.path.join(m.slow.made, f"u{n}/cur/1600000001.M1P1.host:2,S"), "wb") as f:
+            f.write(b"x" * 3000000)
+    m.fs_restart(threads=8)
+    for n in range(STUCK):
+        ls(m.up(f"slow/u{n}/cur"))
+    with hung(m, processes, [reading]):
+        for n in range(STUCK):
+            a_day(m, n)
