@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# `make help` lists the targets. One tree of objects per variant: V=gcc (default), clang, asan, tsan.
+# `make help` lists the targets. One tree of objects per variant: V=gcc (default), clang, asan, tsan, fuzz.
 V ?= gcc
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -12,10 +12,12 @@ CC_gcc := gcc
 CC_clang := clang
 CC_asan := gcc
 CC_tsan := gcc
+CC_fuzz := clang
 CFLAGS_gcc := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 CFLAGS_clang := -O2
 CFLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan := -O1 -fsanitize=thread
+CFLAGS_fuzz := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 CC := $(CC_$(V))
 CFLAGS ?= -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wformat=2
@@ -35,7 +37,10 @@ maildexfs_SRC := $(wildcard fs/*.c)
 maildexctl_SRC := $(wildcard tools/maildexctl/*.c)
 maildex-notify_SRC := $(wildcard tools/maildex-notify/*.c)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/*.c))
+FAULTFS_SRC := $(wildcard tests/support/faultfs/*.c)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
+SECONDS_EACH ?= 60
 obj = $(patsubst %.c,$(B)/%.o,$(1))
 SOURCES := $(LIB_SRC) $(foreach p,$(PROGRAMS),$($(p)_SRC))
 # Unit tests may use what is not main() of any program.
@@ -44,7 +49,7 @@ UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 # Objects of tests are kept too.
 .SECONDARY:
 .PHONY: all help deps check check-unit check-mount check-servers check-agents check-everyday check-full \
-	check-sanitized check-tsan lint bench check-nfs bench-nfs demo install uninstall clean
+	check-fuzz fuzz fuzzers check-sanitized check-tsan lint bench check-nfs bench-nfs demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
 
 help:
@@ -86,6 +91,15 @@ $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtested.a
 	@mkdir -p $(@D)
 	@echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(INOTIFY_LIBS) $(LIBS)
+# With libFuzzer's main(), or with one that replays the corpus.
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(V)),,$(B)/tests/fuzz/replay.o) $(B)/libtested.a
+	@mkdir -p $(@D)
+	@echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) $(if $(filter fuzz,$(V)),-fsanitize=fuzzer) -o $@ $^ $(FUSE_LIBS) $(INOTIFY_LIBS) $(LIBS)
+# A lower tree that misbehaves on order: tests/support/faultfs.py.
+$(B)/faultfs: $(call obj,$(FAULTFS_SRC)) $(B)/libmaildex.a
+	@echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS)
 $(B)/tests/%.o: tests/%.c | .deps-hint
 	@mkdir -p $(@D)
 	@echo "  CC $@"
@@ -94,27 +108,43 @@ $(B)/tests/%.o: tests/%.c | .deps-hint
 ## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan and unit tests with TSan
 check: deps
 	$(MAKE) lint
-	$(MAKE) check-unit check-mount check-servers check-agents check-everyday
+	$(MAKE) check-unit check-fuzz check-mount check-servers check-agents check-everyday
 	$(MAKE) check-sanitized
 	$(MAKE) check-tsan
 ## make check-unit      unit tests only (V=asan, V=tsan: another variant)
 check-unit: $(UNIT)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove -j2 $(if $(VERBOSE),-v) $(UNIT)
+## make check-fuzz      what the fuzzers found so far (tests/fuzz/corpus), replayed
+check-fuzz: $(FUZZ)
+	tests/fuzz/run replay $(B)/fuzz
+## make fuzz            run each fuzzer under libFuzzer for SECONDS_EACH (60); what it finds is left in build/fuzz/found
+fuzz:
+	@echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { return !d + !n; }' | \
+		clang -fsanitize=fuzzer -x c -o /dev/null - 2>/dev/null || { echo "clang or its libFuzzer is missing: run 'sudo make deps' first" >&2; exit 1; }
+	$(MAKE) V=fuzz fuzzers
+	tests/fuzz/run fuzz build/fuzz/fuzz $(SECONDS_EACH)
+fuzzers: $(FUZZ)
 ## make check-mount     mount tests only: real FUSE, real daemons
-check-mount: all
+check-mount: all $(B)/faultfs
 	MAILDEX_BUILD=$(B) tests/run tests/mount $(PYTEST)
 ## make check-servers   real Courier and Dovecot, with and without maildex: the same answers, the same files
 ## make check-agents    real delivery agents
 ## make check-everyday  rsync, tar, git, mutt, fio, ... on the mount
 check-servers check-agents check-everyday: all
 	MAILDEX_BUILD=$(B) tests/run tests/$(@:check-%=%) $(PYTEST)
+## make check-model     a seeded random machine of hosts, silent writers and faults beside an oracle: 10,000 steps
+## make soak            the same for hours (STEPS=..., SEED=...)
+check-model soak: STEPS ?= $(if $(filter soak,$@),1000000,10000)
+check-model soak: all
+	MAILDEX_BUILD=$(B) MAILDEX_MODEL_STEPS=$(STEPS) $(if $(SEED),MAILDEX_MODEL_SEED=$(SEED)) tests/run tests/model -n 4 $(PYTEST)
+.PHONY: check-model soak
 ## make check-full      tests that take minutes: load
 check-full: deps
 	$(MAKE) all
 	MAILDEX_BUILD=$(B) tests/run -m full tests $(PYTEST)
 ## make check-sanitized unit and mount tests with ASan+UBSan
 check-sanitized:
-	$(MAKE) V=asan check-unit check-mount
+	$(MAKE) V=asan check-unit check-fuzz check-mount
 ## make check-tsan      unit and mount tests with TSan
 check-tsan:
 	$(MAKE) V=tsan check-unit check-mount

@@ -99,7 +99,9 @@ int origins_parse(struct origins *o, const char *text)
 		char name[256];
 		struct origin *new;
 
-		if (sscanf(text, "%" SCNu64 " %" SCNu64 " %d %n", &epoch, &last, &goodbye, &at) != 3 || at == 0)
+		/* One space, not any: a name may begin with some. */
+		if (sscanf(text, "%" SCNu64 " %" SCNu64 " %d%n", &epoch, &last, &goodbye, &at) != 3 ||
+		    text[at++] != ' ')
 			goto bad;
 		len = strcspn(text + at, "\n");
 		if (len == 0 || len >= sizeof(name) || text[at + len] != '\n')

@@ -66,6 +66,8 @@ static enum request_verdict on_hello(const struct request_tools *t, struct peer 
 	cursor_str_copy(c, p->name, sizeof(p->name) - 1);
 	if (!cursor_done(c) || role < WIRE_ROLE_NOTIFY || role > WIRE_ROLE_CTL || !printable(p->name))
 		return refuse(t, p, true, "HELLO: malformed");
+	if (role == WIRE_ROLE_FS && !*p->name) /* could not be told from others' after a restart */
+		return refuse(t, p, true, "HELLO: the role FS needs a name");
 	if (p->hello)
 		return refuse(t, p, true, "HELLO: said twice");
 	if (role == WIRE_ROLE_FS && !p->trusted)

@@ -33,8 +33,8 @@ static const struct step steps[] = {
 	{"a", 13, 0, ORIGINS_NEXT, "goodbye"},
 	{"a", 14, 2, ORIGINS_HOLE, "started anew after goodbye, and the first is missing"},
 	{"a", 14, 3, ORIGINS_NEXT, "told once"},
-	{"host with spaces", 0, 0, ORIGINS_NEXT, "goodbye of one that sent nothing"},
-	{"host with spaces", 1, 1, ORIGINS_NEXT, "a name is any"},
+	{" host with spaces", 0, 0, ORIGINS_NEXT, "goodbye of one that sent nothing"},
+	{" host with spaces", 1, 1, ORIGINS_NEXT, "a name is any"},
 };
 
 static void sequences(void **state)
@@ -63,14 +63,14 @@ static void over_a_restart(void **state)
 	origins_init(&o);
 	origins_init(&again);
 	buf_init(&text);
-	origins_saw(&o, "host with spaces", 77, 1);
+	origins_saw(&o, " host with spaces", 77, 1);
 	origins_saw(&o, "b", UINT64_MAX, 1);
 	origins_saw(&o, "b", UINT64_MAX, 2);
 	origins_saw(&o, "gone", 5, 1);
 	origins_goodbye(&o, "gone");
 	origins_print(&o, &text);
 	assert_int_equal(origins_parse(&again, text.data), 0);
-	assert_int_equal(origins_saw(&again, "host with spaces", 77, 2), ORIGINS_NEXT);
+	assert_int_equal(origins_saw(&again, " host with spaces", 77, 2), ORIGINS_NEXT);
 	assert_int_equal(origins_saw(&again, "b", UINT64_MAX, 2), ORIGINS_DOUBLED);
 	assert_int_equal(origins_saw(&again, "b", UINT64_MAX, 4), ORIGINS_HOLE);
 	assert_int_equal(origins_saw(&again, "gone", 6, 1), ORIGINS_NEXT); /* its goodbye is kept, too */

@@ -16,7 +16,7 @@ static struct stamp stamp(uint64_t seed, bool sized)
 	return (struct stamp){.dev = seed * 0x9e3779b97f4a7c15U,
 			      .ino = UINT64_MAX - seed,
 			      .ctime_ns = -(int64_t)seed * 1000000007,
-			      .mtime_ns = INT64_MAX - (int64_t)seed,
+			      .mtime_ns = STAMP_NS_MAX - (int64_t)seed,
 			      .size = seed << 40,
 			      .sized = sized};
 }
@@ -219,6 +219,16 @@ static void test_rename(void **state)
 	store_writer_close(w);
 }
 
+/* `len` bytes that begin with `top`; below it parts of 199. */
+static void long_path(char *path, size_t len, const char *top)
+{
+	size_t top_len = strlen(top);
+
+	memcpy(path, top, top_len);
+	for (size_t i = top_len; i < len; i++)
+		path[i] = (i - top_len) % 200 == 199 ? '/' : 'd';
+}
+
 /* A path that becomes longer than any that is served is forgotten; the longest possible stays. */
 static void test_rename_grows_too_long(void **state)
 {
@@ -227,17 +237,14 @@ static void test_rename_grows_too_long(void **state)
 	struct store_writer *w = help_writer(h);
 	struct listing l;
 
-	memset(deep, 'd', FOLDER_PATH_MAX - 1);
-	memcpy(deep, "a/", 2);
-	memset(deeper, 'd', FOLDER_PATH_MAX);
-	memcpy(deeper, "a/", 2);
+	long_path(deep, FOLDER_PATH_MAX - 1, "a/");
+	long_path(deeper, FOLDER_PATH_MAX, "a/");
 	listing_init(&l);
 	help_fill(&l, "", 2);
 	help_store(h, w, deep, &l);
 	help_store(h, w, deeper, &l);
 	OK(h, store_writer_rename(w, "a", "aa", &h->err));
-	memset(fits, 'd', FOLDER_PATH_MAX);
-	memcpy(fits, "aa/", 3);
+	long_path(fits, FOLDER_PATH_MAX, "aa/");
 	assert_true(has_folder(h, w, fits));
 	assert_int_equal(help_number(h, "SELECT count(*) FROM half"), 1);
 	assert_int_equal(help_number(h, "SELECT count(*) FROM message"), 2);
