@@ -23,11 +23,12 @@ int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct 
 	struct handle *h = calloc(1, sizeof(*h));
 	uint64_t begun = n->message.changes;
 	struct stat st;
+	int r = !h ? -ENOMEM : fstat(fd, &st) < 0 ? -errno : 0;
 
-	if (!h || fstat(fd, &st) < 0) {
+	if (r < 0) {
 		close(fd);
 		free(h);
-		return -ENOMEM;
+		return r;
 	}
 	h->fd = fd;
 	growth_told(&n->growth, st.st_size);

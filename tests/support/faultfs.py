@@ -145,11 +145,12 @@ class FaultFs:
         self.process = self.control = None
 
     def __enter__(self):
-        options = {**self.options, "control": self.path, "subtype": "sshfs", "fsname": "faultfs"}
+        options = {"hold_s": 5 * WAIT_S, **self.options, "control": self.path, "subtype": "sshfs", "fsname": "faultfs"}
         text = ",".join(["allow_other", *(f"{k}={int(v) if isinstance(v, bool) else v}" for k, v in options.items())])
+        environment = {**os.environ, "TSAN_OPTIONS": os.environ.get("TSAN_OPTIONS", "") + " atexit_sleep_ms=0"}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [FAULTFS, self.made, self.mirror, "-o", text], stdout=subprocess.PIPE, stderr=log
+                [FAULTFS, self.made, self.mirror, "-o", text], stdout=subprocess.PIPE, stderr=log, env=environment
             )
         try:
             said = self.process.stdout.readline()

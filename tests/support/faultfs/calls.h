@@ -21,7 +21,7 @@
 
 struct calls_options {
 	char *made, *mirror, *control;
-	unsigned attr_ms, entry_ms, tick_ms;
+	unsigned attr_ms, entry_ms, tick_ms, hold_s;
 	int squash, sized, unknown, silly, numbers;
 };
 

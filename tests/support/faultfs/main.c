@@ -26,11 +26,17 @@
 		text, offsetof(struct calls_options, field), 0                                                         \
 	}
 static const struct fuse_opt spec[] = {
-	OPTION("control=%s", control),   OPTION("attr_ms=%u", attr_ms),
-	OPTION("entry_ms=%u", entry_ms), OPTION("tick_ms=%u", tick_ms),
-	OPTION("squash=%d", squash),     OPTION("sized=%d", sized),
-	OPTION("unknown=%d", unknown),   OPTION("silly=%d", silly),
-	OPTION("numbers=%d", numbers),   FUSE_OPT_END,
+	OPTION("control=%s", control),
+	OPTION("attr_ms=%u", attr_ms),
+	OPTION("entry_ms=%u", entry_ms),
+	OPTION("tick_ms=%u", tick_ms),
+	OPTION("hold_s=%u", hold_s),
+	OPTION("squash=%d", squash),
+	OPTION("sized=%d", sized),
+	OPTION("unknown=%d", unknown),
+	OPTION("silly=%d", silly),
+	OPTION("numbers=%d", numbers),
+	FUSE_OPT_END,
 };
 
 static int parsed(void *data, const char *arg, int key, struct fuse_args *args)
@@ -148,8 +154,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: faultfs MADE MIRROR -o control=PATH[,OPTIONS]\n");
 		return 2;
 	}
-	umask(0);
+	umask(0); /* the kernel has applied the caller's */
 	raise_limit();
+	rules_init(o->hold_s);
 	shown_init(o->tick_ms, o->sized, o->numbers);
 	calls_add_handles(&calls_ops);
 	if (node_init(o->made, o->silly) < 0)

@@ -27,7 +27,7 @@ struct node {
 	dev_t dev;
 	ino_t ino;
 	uint64_t lookups;
-	uint64_t shown_ino;
+	_Atomic uint64_t shown_ino;
 	unsigned opens;
 	struct silly *silly; /* under which name it waits for its last close */
 };

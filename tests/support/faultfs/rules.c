@@ -91,11 +91,17 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct rule *rules;
 static atomic_uint nrules; /* read without the lock: most calls meet no rule */
 static unsigned long cleared;
+static unsigned hold_s;
 static unsigned waiting; /* calls that are held or delayed */
 static _Thread_local int lost;
 
 static pthread_mutex_t counts_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct count *buckets[BUCKETS], *counts_first, **counts_last = &counts_first;
+
+void rules_init(unsigned longest_hold_s)
+{
+	hold_s = longest_hold_s;
+}
 
 enum rules_call rules_call_of(const char *name)
 {
@@ -241,29 +247,34 @@ static void judge(enum rules_call call, const char *path, const char *other, str
 	}
 }
 
+static struct timespec from_now(unsigned long ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_sec += (time_t)(ms / 1000);
+	t.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return t;
+}
+
 static void wait_for(const struct verdict *v)
 {
+	const struct timespec longest = from_now(hold_s * 1000UL), until = from_now(v->ms);
 	unsigned long before = cleared;
-	struct timespec until;
 
 	for (unsigned i = 0; i < v->nwaits; i++) {
 		struct rule *r = v->waits[i];
 
-		while (!r->gone)
-			pthread_cond_wait(&changed, &lock);
+		while (!r->gone && pthread_cond_timedwait(&changed, &lock, &longest) == 0)
+			;
 		r->users--;
 		put(r);
 	}
-	if (!v->ms)
-		return;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += v->ms / 1000;
-	until.tv_nsec += (long)(v->ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	while (cleared == before && pthread_cond_timedwait(&changed, &lock, &until) == 0)
+	while (v->ms && cleared == before && pthread_cond_timedwait(&changed, &lock, &until) == 0)
 		;
 }
 

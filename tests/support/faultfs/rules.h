@@ -73,6 +73,12 @@ struct rules_order {
 	unsigned ms;         /* RULES_DELAY */
 };
 
+/*
+ * No call is held longer than so many seconds: who ordered it may itself hang in the kernel because of it, and cannot even
+ * be killed.
+ */
+void rules_init(unsigned longest_hold_s);
+
 /* The call of that name ("statx" is getattr, "*" all). Returns RULES_ANY + 1 if there is none. */
 enum rules_call rules_call_of(const char *name);
 
