@@ -37,7 +37,7 @@ maildexfs_SRC := $(wildcard fs/*.c)
 maildexctl_SRC := $(wildcard tools/maildexctl/*.c)
 maildex-notify_SRC := $(wildcard tools/maildex-notify/*.c)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/*.c))
-FAULTFS_SRC := $(wildcard tests/support/faultfs/*.c)
+FAULTFS_SRC := $(wildcard tests/support/faultfs/*.c) fs/dirops.c
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
 SECONDS_EACH ?= 60
@@ -135,7 +135,7 @@ check-servers check-agents check-everyday: all
 ## make check-model     a seeded random machine of hosts, silent writers and faults beside an oracle: 10,000 steps
 ## make soak            the same for hours (STEPS=..., SEED=...)
 check-model soak: STEPS ?= $(if $(filter soak,$@),1000000,10000)
-check-model soak: all
+check-model soak: all $(B)/faultfs
 	MAILDEX_BUILD=$(B) MAILDEX_MODEL_STEPS=$(STEPS) $(if $(SEED),MAILDEX_MODEL_SEED=$(SEED)) tests/run tests/model -n 4 $(PYTEST)
 .PHONY: check-model soak
 ## make check-full      tests that take minutes: load

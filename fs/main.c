@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fs/control.h"
+#include "fs/dirops.h"
 #include "fs/loop.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
@@ -112,6 +113,8 @@ static int open_session(struct fs *fs, struct err *e)
 	if (fuse_session_mount(fs->session, fs->mountpoint) < 0)
 		return err_set(e, -EIO, "mount %s: cannot be mounted (is /dev/fuse there, and are you root?)",
 			       fs->mountpoint);
+	if (dirops_allow(fs->session) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fs/dirops.h"
 #include "fs/late.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -413,6 +414,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 * (gate.h). */
 	conn->max_background = BACKGROUND_MAX;
 	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	dirops_want(conn);
 	backing_start(fs, conn);
 	if (fs->ready)
 		fs->ready(fs);

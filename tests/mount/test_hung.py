@@ -182,6 +182,17 @@ def test_umount_l(m, processes):
     m.fs.wait(WAIT_S)
 
 
+def test_one_mailbox_that_hangs(m, processes):
+    """Others beside it are found, also those that the kernel does not know yet."""
+    one, other = processes(), processes()
+    with m.slow.hold("getattr", "u1") as held:
+        one.begin(os.stat, m.up("slow/u1"))
+        held.wait()
+        other.begin(ls, m.up("slow/u2/cur"))
+        assert other.answers(WAIT_S)
+    assert one.end() and len(other.end()) == 5
+
+
 def test_reads_ahead_of_a_large_file(m, processes):
     """More of them than there are workers."""
     for n in range(STUCK):

@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fs/dirops.h"
 #include "lib/base/cred.h"
 #include "tests/support/faultfs/shown.h"
 
@@ -149,7 +150,7 @@ static void do_init(void *arg, struct fuse_conn_info *conn)
 {
 	(void)arg;
 	/* Else a lookup that is held would hinder all others in that directory. */
-	conn->want |= conn->capable & FUSE_CAP_PARALLEL_DIROPS;
+	dirops_want(conn);
 }
 
 /* -- names */

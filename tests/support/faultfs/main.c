@@ -6,15 +6,13 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <stdatomic.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
+#include "fs/dirops.h"
 #include "tests/support/faultfs/calls.h"
 #include "tests/support/faultfs/control.h"
 #include "tests/support/faultfs/shown.h"
@@ -68,44 +66,6 @@ static void raise_limit(void)
 	}
 }
 
-/*
- * libfuse before 3.16.3 takes FUSE_CAP_PARALLEL_DIROPS and never tells the kernel (libfuse #861), which then makes lookups and
- * listings in a directory wait for a held one. The first answer is that to INIT.
- */
-#if FUSE_VERSION < 317
-static ssize_t answer(int fd, struct iovec *iov, int count, void *arg)
-{
-	static atomic_flag began = ATOMIC_FLAG_INIT;
-	struct init_out {
-		uint32_t major, minor, max_readahead, flags;
-	} *init = count > 1 ? iov[1].iov_base : NULL;
-
-	(void)arg;
-	if (!atomic_flag_test_and_set(&began) && init && iov[1].iov_len >= sizeof(*init))
-		init->flags |= FUSE_CAP_PARALLEL_DIROPS; /* the kernel's bit is the same */
-	return writev(fd, iov, count);
-}
-
-static ssize_t receive(int fd, void *data, size_t size, void *arg)
-{
-	(void)arg;
-	return read(fd, data, size);
-}
-
-static int allow_parallel(struct fuse_session *se)
-{
-	static const struct fuse_custom_io io = {.writev = answer, .read = receive};
-
-	return fuse_session_custom_io(se, &io, fuse_session_fd(se));
-}
-#else
-static int allow_parallel(struct fuse_session *se)
-{
-	(void)se;
-	return 0;
-}
-#endif
-
 static int run(struct fuse_session *se)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -127,7 +87,7 @@ static int mount_and_run(struct fuse_args *args)
 	if (!se)
 		return 1;
 	if (fuse_set_signal_handlers(se) == 0 && fuse_session_mount(se, calls_options.mirror) == 0) {
-		if (allow_parallel(se) < 0) {
+		if (dirops_allow(se) < 0) {
 			fprintf(stderr, "faultfs: libfuse does not let its answers through\n");
 		} else if (control_open(calls_options.control, node_root()->fd, &e) < 0) {
 			fprintf(stderr, "faultfs: %s\n", e.text);

@@ -57,7 +57,8 @@ int node_init(const char *made, bool silly)
 	if (root.fd < 0 || fstat(root.fd, &st) < 0)
 		return -1;
 	root.dev = st.st_dev;
-	root.ino = root.shown_ino = st.st_ino;
+	root.ino = st.st_ino;
+	root.shown_ino = st.st_ino;
 	root.lookups = 1;
 	sillies = silly;
 	*place(root.dev, root.ino) = &root;
