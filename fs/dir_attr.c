@@ -3,7 +3,12 @@
 
 #include <pthread.h>
 
+#include "lib/mail/fresh.h"
 #include "lib/mail/stamp.h"
+
+/* Further than what is shown lies before a time (rule 6): one nanosecond more, and a tag that grew by one, would show the
+ * same time with two listings. */
+#define STEP_NS (FRESH_TAGS_NS + 1)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -59,8 +64,8 @@ void dir_attr_changed(struct dir_attr *a, int64_t server_now_ns)
 
 	pthread_mutex_lock(&lock);
 	a->changes++;
-	mtime = stamp_time_ns(&a->stx.stx_mtime) + 1;
-	ctime = stamp_time_ns(&a->stx.stx_ctime) + 1;
+	mtime = stamp_time_ns(&a->stx.stx_mtime) + STEP_NS;
+	ctime = stamp_time_ns(&a->stx.stx_ctime) + STEP_NS;
 	a->stx.stx_mtime = timestamp_of(mtime > server_now_ns ? mtime : server_now_ns);
 	a->stx.stx_ctime = timestamp_of(ctime > server_now_ns ? ctime : server_now_ns);
 	pthread_mutex_unlock(&lock);

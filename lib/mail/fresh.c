@@ -22,9 +22,6 @@
 
 #include <string.h>
 
-/* Prime, so that neighbouring hosts and generations spread over a millisecond. */
-#define TAG_MODULUS 999983
-
 void fresh_init(struct fresh *f)
 {
 	*f = (struct fresh){.need = true};
@@ -207,5 +204,5 @@ int64_t fresh_mtime_ns(const struct fresh *f, const struct stamp *s, uint64_t ho
 {
 	if (fresh_proven(f) && stamp_eq(s, &f->known))
 		return s->mtime_ns;
-	return s->mtime_ns - (int64_t)(1 + (host_hash * 8191 + f->gen) % TAG_MODULUS);
+	return s->mtime_ns - (int64_t)(1 + (host_hash * 8191 + f->gen) % FRESH_TAGS_NS);
 }

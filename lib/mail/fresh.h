@@ -92,7 +92,9 @@ void fresh_need(struct fresh *f);
 /* Rule 7: events were lost. */
 void fresh_gap(struct fresh *f);
 
-/* Rule 6: the mtime to show with stamp s. proven listings show the server's own. */
+/* Rule 6: the mtime to show with stamp s. proven listings show the server's own; others one that is less than FRESH_TAGS_NS
+ * older, so times that are further apart than that never show the same. */
+#define FRESH_TAGS_NS 999983 /* prime, so that neighbouring hosts and generations spread over a millisecond */
 bool fresh_proven(const struct fresh *f);
 int64_t fresh_mtime_ns(const struct fresh *f, const struct stamp *s, uint64_t host_hash);
 
