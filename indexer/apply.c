@@ -28,6 +28,15 @@ static bool apply_pause(struct apply *a, int64_t ns)
 	return stop;
 }
 
+static bool has_scans(const struct queue_batch *qb)
+{
+	for (const struct queue_half *h = qb->halves; h; h = h->next)
+		for (const struct queue_item *it = h->items; it; it = it->next)
+			if (it->scan)
+				return true;
+	return false;
+}
+
 /* The whole batch in one transaction. */
 static int apply_once(struct apply *a, struct queue_batch *qb, struct err *e)
 {
@@ -37,6 +46,9 @@ static int apply_once(struct apply *a, struct queue_batch *qb, struct err *e)
 
 	if (!a->file->writer)
 		return err_set(e, -ENOENT, "%s: there is no index now", a->file->path);
+	/* A listing is compared with what the disk holds: damage that it heals must not hide in memory. */
+	if (qb->calls || has_scans(qb))
+		store_writer_forget_pages(a->file->writer);
 	batch_init(&b, &a->tools, a->file->writer);
 	r = store_writer_begin(a->file->writer, e);
 	if (r < 0)

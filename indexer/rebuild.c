@@ -260,6 +260,7 @@ static bool listed_since(struct rebuild *b, const char *path, enum half half, ui
 		return false;
 	r = store_reader_half(reader, path, half, &row, NULL, &e);
 	store_readers_put(b->readers, reader, r < 0);
+	indexfile_seen(b->apply->file, r);
 	if (r <= 0 || row.fresh.need || row.scanned_ns < b->since_ns)
 		return false;
 	*messages += row.count;

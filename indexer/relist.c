@@ -25,12 +25,14 @@ static int load_before(const struct relist_tools *tools, const struct relist *jo
 	b->damaged = false;
 	listing_reset(&b->names);
 	r = store_readers_get(tools->readers, &reader, e);
+	indexfile_seen(tools->apply->file, r);
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
 		return r;
+	store_reader_forget_pages(reader);
 	r = store_reader_half(reader, job->folder, job->half, &b->row, &b->names, e);
-	store_readers_put(tools->readers, reader, r < 0 && r != -EUCLEAN);
+	store_readers_put(tools->readers, reader, r < 0);
 	if (r == -EUCLEAN) {
 		b->damaged = true;
 		listing_reset(&b->names);

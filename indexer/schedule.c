@@ -133,6 +133,7 @@ void schedule_trusted_below(struct schedule *s, const char *below)
 			schedule_trusted(s, row.folder, row.half, row.fresh.trust_since_ns);
 	}
 	store_readers_put(s->readers, reader, r < 0);
+	indexfile_seen(s->apply->file, r);
 }
 
 void schedule_confirmed(void *arg, const struct rescan_result *result)
@@ -187,6 +188,7 @@ static void confirm(struct schedule *s, const struct trusted *t)
 		r = store_reader_half(reader, t->folder, t->half, &row, NULL, &e);
 		store_readers_put(s->readers, reader, r < 0);
 	}
+	indexfile_seen(s->apply->file, r);
 	if (r < 0) {
 		add_due(s, t->folder, t->half, clock_real_ns() + RETRY_NS);
 		return;
@@ -208,8 +210,10 @@ static int scrub_next(struct schedule *s, uint64_t *halves)
 	struct err e;
 	int r = store_readers_get(s->readers, &reader, &e);
 
+	indexfile_seen(s->apply->file, r);
 	if (r < 0)
 		return r;
+	store_reader_forget_pages(reader);
 	r = store_reader_totals(reader, &totals, &e);
 	*halves = totals.halves;
 	if (r == 0)
@@ -219,6 +223,7 @@ static int scrub_next(struct schedule *s, uint64_t *halves)
 		r = store_reader_next(reader, "", &s->at, &e);
 	}
 	store_readers_put(s->readers, reader, r < 0);
+	indexfile_seen(s->apply->file, r);
 	return r;
 }
 
@@ -251,6 +256,7 @@ static void scrub_replan(struct schedule *s)
 		return;
 	r = store_reader_totals(reader, &totals, &e);
 	store_readers_put(s->readers, reader, r < 0);
+	indexfile_seen(s->apply->file, r);
 	if (r < 0 || !s->scrubbed_ns)
 		return;
 	due = s->scrubbed_ns + schedule_scrub_pause_ns(s->conf, totals.halves);

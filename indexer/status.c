@@ -36,6 +36,7 @@ static void print_index(const struct status_tools *t, struct buf *out)
 		int r = store_reader_totals(reader, &totals, &e);
 
 		store_readers_put(t->readers, reader, r < 0);
+		indexfile_seen(t->file, r);
 		if (r < 0)
 			totals = (struct store_totals){0};
 	}

@@ -65,6 +65,7 @@ unsigned sweep_run(struct sweep *s, struct apply *apply, struct store_readers *r
 			break;
 		r = store_reader_next(reader, below, &row, &e);
 		store_readers_put(readers, reader, r < 0);
+		indexfile_seen(apply->file, r);
 		if (r > 0 && !was_seen(s, row.folder))
 			forgotten += forget_if_gone(apply, lower, &row);
 	}

@@ -12,6 +12,13 @@ static bool never_scanned(const struct store_row *row)
 	return row->scanned_ns == 0 && row->fresh.known.ino == 0;
 }
 
+static void count_damage(struct batch *b, const char *folder, enum half half)
+{
+	batch_count(b, TALLY_REPAIRED_DAMAGED, 1);
+	log_warn("%s/%s: its names in the index were damaged; they are stored anew", folder[0] ? folder : ".",
+		 half_word(half));
+}
+
 static int replace(struct batch *b, struct store_row *row, const struct listing *l, const struct fresh_pass *pass,
 		   bool unclear, bool need_meanwhile, uint64_t *changed, struct err *e)
 {
@@ -19,6 +26,8 @@ static int replace(struct batch *b, struct store_row *row, const struct listing 
 
 	if (r < 0)
 		return r;
+	if (store_writer_healed(b->writer))
+		count_damage(b, row->folder, row->half);
 	fresh_scanned(&row->fresh, pass, unclear, need_meanwhile);
 	if (*changed)
 		row->fresh.gen++;
@@ -60,9 +69,9 @@ static void count_repair(struct batch *b, const struct takeover *t, bool trust)
 		return;
 	}
 	batch_count(b, TALLY_REPAIRED_OTHER, 1);
-	log_error("%s/%s: the index %s, %" PRIu64 " names repaired%s", folder, half_word(t->half),
-		  t->damaged ? "was damaged" : "differed from the disk at the same stamp", t->changed,
-		  t->damaged ? "" : "; this must not happen: please report it");
+	log_error("%s/%s: the index differed from the disk at the same stamp, %" PRIu64
+		  " names repaired; this must not happen: please report it",
+		  folder, half_word(t->half), t->changed);
 }
 
 int takeover_own(struct batch *b, struct takeover *t, struct err *e)
@@ -83,15 +92,15 @@ int takeover_own(struct batch *b, struct takeover *t, struct err *e)
 		return 0;
 	if (meanwhile && !t->last)
 		return 0;
-	claimed = t->damaged || (same && claimed_right(&row, t));
-	trust = row.fresh.trust && !t->damaged;
+	claimed = same && claimed_right(&row, t);
+	trust = row.fresh.trust;
 	r = replace(b, &row, &t->scan->listing, pass, t->scan->unclear, meanwhile, &t->changed, e);
 	if (r == 0)
 		r = store_writer_save(b->writer, &row, e);
 	if (r < 0)
 		return r;
 	t->verdict = TAKEOVER_DONE;
-	if (claimed && (t->changed || t->damaged))
+	if (claimed && t->changed && !t->damaged && !store_writer_healed(b->writer))
 		count_repair(b, t, trust);
 	if (t->changed)
 		batch_feed_need(b, t->folder, t->half, 0);

@@ -19,6 +19,7 @@ static const char *const names[TALLY_KEYS] = {
 	[TALLY_SCRUB_DONE] = "scrub.done",
 	[TALLY_REPAIRED_TRUST] = "scrub.repaired_trust",
 	[TALLY_REPAIRED_OTHER] = "scrub.repaired_other",
+	[TALLY_REPAIRED_DAMAGED] = "scrub.repaired_damaged",
 	[TALLY_INDEX_DAMAGED] = "index.damaged",
 	[TALLY_INDEX_REOPENED] = "index.reopened",
 	[TALLY_BATCHES_DROPPED] = "index.batches_dropped",

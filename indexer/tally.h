@@ -29,6 +29,7 @@ enum tally_key {
 	TALLY_SCRUB_DONE,
 	TALLY_REPAIRED_TRUST,
 	TALLY_REPAIRED_OTHER,
+	TALLY_REPAIRED_DAMAGED, /* halves whose names in the index were damaged: healed */
 	TALLY_INDEX_DAMAGED,
 	TALLY_INDEX_REOPENED,
 	TALLY_BATCHES_DROPPED,

@@ -37,9 +37,9 @@ void listing_reset(struct listing *l)
 	l->sum = 0;
 }
 
-uint64_t listing_hash(const char *name, size_t len, uint64_t ino)
+uint64_t listing_hash(const char *name, size_t len, uint64_t seed)
 {
-	return XXH3_64bits_withSeed(name, len, ino);
+	return XXH3_64bits_withSeed(name, len, seed);
 }
 
 int listing_add(struct listing *l, const struct listing_entry *entry)
@@ -54,7 +54,7 @@ int listing_add(struct listing *l, const struct listing_entry *entry)
 	if (!buf_ok(&l->bytes))
 		return -ENOMEM;
 	l->count++;
-	l->sum += listing_hash(entry->name, entry->len, entry->ino);
+	l->sum += listing_entry_hash(entry);
 	return 0;
 }
 
@@ -108,7 +108,7 @@ int listing_parse(struct listing *l, const void *data, size_t len, uint64_t coun
 		if (c.bad || !entry_ok(&entry))
 			goto bad;
 		l->count++;
-		l->sum += listing_hash(entry.name, entry.len, entry.ino);
+		l->sum += listing_entry_hash(&entry);
 	}
 	if (l->count == count && l->sum == sum)
 		return 0;

@@ -2,12 +2,14 @@
 /*
  * The races guarded against: the file may be deleted or replaced at any moment by anybody (it is a cache). SQLite would
  * go on with the file that it holds, which nobody else reads any more: db_current() tells, by device, inode and
- * SQLite's own comparison with what it has open. Nothing here opens the file a second time: closing any descriptor of
+ * SQLite's own comparison with what it has open. The same goes for the log and its index beside it: they go with their
+ * last user only, so as long as we have them open nobody else should have removed them. Nothing here opens the file a second time: closing any descriptor of
  * it would drop the process's fcntl locks on it, and with them SQLite's.
  */
 #include "lib/store/db.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +31,8 @@ static const struct {
 	{SQLITE_CONSTRAINT, -EUCLEAN, DELETE_IT},
 	/* SQL that does not compile: the tables are not those of the schema version that the file claims. */
 	{SQLITE_ERROR, -EUCLEAN, DELETE_IT},
+	/* Nothing of ours is that long: a length in the file is wrong. */
+	{SQLITE_TOOBIG, -EUCLEAN, DELETE_IT},
 	{SQLITE_FULL, -ENOSPC, "make room on its disk"},
 	{SQLITE_BUSY, -EAGAIN, "another process holds its lock; try again"},
 	{SQLITE_LOCKED, -EAGAIN, "another process holds its lock; try again"},
@@ -38,7 +42,6 @@ static const struct {
 	{SQLITE_CANTOPEN, 0, "the file and its folder must be there and open to this program's user"},
 	{SQLITE_IOERR, 0, "look after its disk"},
 	{SQLITE_NOMEM, -ENOMEM, "give the program more memory"},
-	{SQLITE_TOOBIG, -EMSGSIZE, "too long for it"},
 };
 
 int db_error(const struct db *db, struct err *e)
@@ -93,6 +96,7 @@ int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err 
 	*db = (struct db){.path = strdup(path)};
 	if (!db->path)
 		return err_set(e, -ENOMEM, "index %s: out of memory", path);
+	db_remember_log(db);
 	/* A connection belongs to one thread at a time: SQLite's own mutex per column read would be for nothing. */
 	rc = sqlite3_open_v2(path, &db->sql, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 	if (!db->sql)
@@ -113,6 +117,35 @@ int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err 
 	return rc;
 }
 
+static ino_t companion_ino(const struct db *db, const char *suffix)
+{
+	char name[PATH_MAX];
+	struct stat st;
+
+	snprintf(name, sizeof(name), "%s%s", db->path, suffix);
+	return stat(name, &st) < 0 ? 0 : st.st_ino;
+}
+
+bool db_remember_log(struct db *db)
+{
+	ino_t log_ino = db->log_ino, shm_ino = db->shm_ino;
+
+	db->log_ino = companion_ino(db, "-wal");
+	db->shm_ino = companion_ino(db, "-shm");
+	return db->log_ino == log_ino && db->shm_ino == shm_ino;
+}
+
+static bool log_current(const struct db *db)
+{
+	return (!db->log_ino || companion_ino(db, "-wal") == db->log_ino) &&
+	       (!db->shm_ino || companion_ino(db, "-shm") == db->shm_ino);
+}
+
+void db_forget_pages(struct db *db)
+{
+	sqlite3_db_release_memory(db->sql);
+}
+
 void db_close(struct db *db)
 {
 	for (size_t i = 0; i < SQL_TEXTS; i++)
@@ -128,6 +161,8 @@ bool db_current(const struct db *db)
 	int moved = 1;
 
 	if (stat(db->path, &st) < 0 || st.st_dev != db->dev || st.st_ino != db->ino)
+		return false;
+	if (!log_current(db))
 		return false;
 	/* The pair may have been read just after a replacement: SQLite compares with the descriptor that it holds. */
 	return sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && !moved;

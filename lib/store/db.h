@@ -26,13 +26,21 @@ struct db {
 	char *path;
 	dev_t dev;
 	ino_t ino;
+	ino_t log_ino, shm_ino; /* of -wal and -shm, 0: there is none that we know */
 	sqlite3_stmt *stmts[SQL_TEXTS];
 };
 
 /* Opens an existing file; flags: SQLITE_OPEN_READONLY or _READWRITE. Returns 0 or negative errno (nothing is held). */
 int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e);
 void db_close(struct db *db);
-/* Is the file at the path still the opened one? */
+/*
+ * After a first read, when SQLite has opened its log: db_current() asks for that too. Returns false if it is not the
+ * one that was there before db_open(): which one SQLite has open can't be told then.
+ */
+bool db_remember_log(struct db *db);
+/* Lets go of all cached pages. */
+void db_forget_pages(struct db *db);
+/* Is the file at the path still the opened one, with the log that belongs to it? */
 bool db_current(const struct db *db);
 /* The errno-like code and the text of what SQLite answered last. Returns negative errno. */
 int db_error(const struct db *db, struct err *e);

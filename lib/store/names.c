@@ -42,7 +42,7 @@ static int append(struct listing *l, const struct listing_entry *entry)
 	memcpy(to + RECORD_HEAD, entry->name, entry->len);
 	l->bytes.len += RECORD_HEAD + (size_t)entry->len;
 	l->count++;
-	l->sum += listing_hash(entry->name, entry->len, entry->ino);
+	l->sum += listing_entry_hash(entry);
 	return 0;
 }
 
@@ -125,7 +125,7 @@ static int find(struct db *db, int64_t id, const char *name, size_t len, struct 
 
 int names_put(struct db *db, struct store_row *row, const struct listing_entry *entry, struct err *e)
 {
-	struct listing_entry found = {0};
+	struct listing_entry found = {.name = entry->name, .len = entry->len};
 	sqlite3_stmt *s;
 	int rc = find(db, row->id, entry->name, entry->len, &found, e);
 	bool there = rc > 0;
@@ -145,16 +145,16 @@ int names_put(struct db *db, struct store_row *row, const struct listing_entry *
 	if (rc)
 		return rc;
 	if (there)
-		row->sum -= listing_hash(entry->name, entry->len, found.ino);
+		row->sum -= listing_entry_hash(&found);
 	else
 		row->count++;
-	row->sum += listing_hash(entry->name, entry->len, entry->ino);
+	row->sum += listing_entry_hash(entry);
 	return 0;
 }
 
 int names_remove(struct db *db, struct store_row *row, const char *name, size_t len, struct err *e)
 {
-	uint64_t ino;
+	struct listing_entry gone = {.name = name, .len = (uint8_t)len};
 	sqlite3_stmt *s;
 	int rc = db_stmt(db, SQL_NAME_REMOVE, &s, e);
 
@@ -165,11 +165,12 @@ int names_remove(struct db *db, struct store_row *row, const char *name, size_t 
 	rc = db_step(db, s, e);
 	if (rc <= 0)
 		return rc;
-	ino = (uint64_t)sqlite3_column_int64(s, 0);
+	gone.ino = (uint64_t)sqlite3_column_int64(s, 0);
+	gone.type = (uint8_t)(sqlite3_column_int(s, 1) ^ DT_REG);
 	rc = db_run(db, s, e);
 	if (rc)
 		return rc;
 	row->count--;
-	row->sum -= listing_hash(name, len, ino);
+	row->sum -= listing_entry_hash(&gone);
 	return 0;
 }

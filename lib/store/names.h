@@ -23,6 +23,7 @@ int names_of_message(struct db *db, int64_t id, const char *name, size_t len, si
 int names_put(struct db *db, struct store_row *row, const struct listing_entry *entry, struct err *e);
 int names_remove(struct db *db, struct store_row *row, const char *name, size_t len, struct err *e);
 /* In replace.c. */
-int names_replace(struct db *db, struct store_row *row, const struct listing *l, uint64_t *changed, struct err *e);
+int names_replace(struct db *db, struct store_row *row, const struct listing *l, uint64_t *changed, bool *damaged,
+		  struct err *e);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The readers that no thread holds at the moment. Guarded against: a pool that goes on with a file that was deleted or
- * replaced: each reader is asked before it is handed out, which costs two stat calls on a local disk.
+ * replaced: each reader is asked before it is handed out, which costs a few stat calls on a local disk.
  */
 #include "lib/store/reader.h"
 

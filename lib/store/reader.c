@@ -22,6 +22,8 @@
 /* Readers meet a lock only while the log is recovered after a crash. Whoever waits here has the real folder to list. */
 #define READER_BUSY_MS 1000
 
+#define OPEN_MAX 3
+
 struct store_reader {
 	struct db db;
 };
@@ -40,7 +42,8 @@ static int check_there(const char *path, struct err *e)
 	return 0;
 }
 
-int store_reader_open(struct store_reader **r, const char *path, const char *tree, struct err *e)
+/* Returns 1 if what it opened may already be another one's log, 0 or negative errno. */
+static int open_once(struct store_reader **r, const char *path, const char *tree, struct err *e)
 {
 	struct store_reader *opened;
 	int rc = check_there(path, e);
@@ -58,10 +61,27 @@ int store_reader_open(struct store_reader **r, const char *path, const char *tre
 	rc = schema_check(&opened->db, &schema_current, e);
 	if (!rc)
 		rc = schema_tree(&opened->db, tree, false, e);
-	if (rc)
+	if (rc) {
 		store_reader_close(opened);
-	else
-		*r = opened;
+		return rc;
+	}
+	*r = opened;
+	return db_remember_log(&opened->db) ? 0 : 1;
+}
+
+/* Once more where SQLite had to make the log: it stays, and the next one finds it. */
+int store_reader_open(struct store_reader **r, const char *path, const char *tree, struct err *e)
+{
+	int rc = open_once(r, path, tree, e);
+
+	for (int i = 1; i < OPEN_MAX && rc > 0; i++) {
+		store_reader_close(*r);
+		rc = open_once(r, path, tree, e);
+	}
+	if (rc > 0) {
+		store_reader_close(*r);
+		rc = err_set(e, -EAGAIN, "the log of index %s was replaced while it was being opened; try again", path);
+	}
 	return rc;
 }
 
@@ -76,6 +96,11 @@ void store_reader_close(struct store_reader *r)
 bool store_reader_current(const struct store_reader *r)
 {
 	return db_current(&r->db);
+}
+
+void store_reader_forget_pages(struct store_reader *r)
+{
+	db_forget_pages(&r->db);
 }
 
 static int load_checked(struct store_reader *r, const struct store_row *row, struct listing *l, struct err *e)
@@ -103,7 +128,7 @@ int store_reader_half(struct store_reader *r, const char *folder, enum half half
 	rc = db_step(&r->db, s, e);
 	if (rc <= 0)
 		return rc;
-	rc = row_read(&r->db, s, row, e);
+	rc = row_read_of(&r->db, s, folder, half, row, e);
 	/* A read transaction lasts until the last running statement was reset: the names are of the row's moment. */
 	if (!rc && l)
 		rc = load_checked(r, row, l, e);
@@ -111,16 +136,32 @@ int store_reader_half(struct store_reader *r, const char *folder, enum half half
 	return rc ? rc : 1;
 }
 
-/* One row behind (folder, half), of that folder or below. Returns 1, 0 or negative errno. */
+/* In the order of a walk: by the folder's bytes, then by half. */
+static bool is_behind(const struct store_row *row, const char *folder, size_t len, int half)
+{
+	size_t row_len = strlen(row->folder);
+	int order = memcmp(row->folder, folder, row_len < len ? row_len : len);
+
+	if (!order)
+		order = (row_len > len) - (row_len < len);
+	return order > 0 || (!order && (int)row->half > half);
+}
+
+/*
+ * One row behind (folder, half), of that folder or below. Returns 1, 0 or negative errno. In a damaged file searches may
+ * find what they did not look for, and a walk would go round for ever.
+ */
 static int next_row(struct store_reader *r, enum sql text, const char *folder, size_t len, int half,
 		    const struct row_below *below, struct store_row *row, struct err *e)
 {
+	char from[FOLDER_PATH_MAX + 1]; /* `folder` may be the row's */
 	sqlite3_stmt *s;
 	int rc = db_stmt(&r->db, text, &s, e);
 
 	if (rc)
 		return rc;
-	db_bind_bytes(s, 1, folder, len);
+	memcpy(from, folder, len);
+	db_bind_bytes(s, 1, from, len);
 	sqlite3_bind_int(s, 2, half);
 	if (below)
 		db_bind_bytes(s, 3, below->upper, below->upper_len);
@@ -128,6 +169,8 @@ static int next_row(struct store_reader *r, enum sql text, const char *folder, s
 	if (rc > 0) {
 		rc = row_read(&r->db, s, row, e);
 		sqlite3_reset(s);
+		if (!rc && !is_behind(row, from, len, half))
+			rc = db_damaged(&r->db, e, "the rows are out of order behind %.*s", (int)len, from);
 		rc = rc ? rc : 1;
 	}
 	return rc;

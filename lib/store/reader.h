@@ -17,6 +17,8 @@ int store_reader_open(struct store_reader **r, const char *path, const char *tre
 void store_reader_close(struct store_reader *r);
 /* Is the file that was opened still the one at the path? (an index may be deleted or replaced at any moment) */
 bool store_reader_current(const struct store_reader *r);
+/* What was read before is read again, so that damage in the file is met. */
+void store_reader_forget_pages(struct store_reader *r);
 /*
  * One half: its row and, unless l is NULL, its names, in one read transaction; with names, count and sum are checked
  * (-EUCLEAN). Returns 1, 0 (not in the index) or negative errno.

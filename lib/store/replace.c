@@ -5,8 +5,9 @@
  * of unordered names would touch each page many times and leave them half empty.
  *
  * Guarded against: a bit that flipped in a stored name. Then the table is out of order at that place, and searches and
- * deletes by name miss it. A walk that meets names out of order, or a delete that finds nothing, throws the half's
- * names away and writes them all: a scan must heal the row, whatever is in it.
+ * deletes by name miss it. A walk that meets names out of order or other ones than the row's count and sum stand for,
+ * or a delete that finds nothing, throws the half's names away, writes them all and reads them again: a scan must heal
+ * the row, whatever is in it, or say that the index cannot be healed.
  */
 #include "lib/store/names.h"
 
@@ -50,16 +51,17 @@ static void want(struct difference *d, const struct listing *l, uint64_t *count,
 		/* Some servers hand a name out twice when a listing races with changes. */
 		if (d->nput && !compare_entries(&d->put[d->nput - 1], &d->put[i]))
 			continue;
-		*sum += listing_hash(d->put[i].name, d->put[i].len, d->put[i].ino);
+		*sum += listing_entry_hash(&d->put[i]);
 		d->put[d->nput++] = d->put[i];
 	}
 	*count = d->nput;
 }
 
-/* Walks what is stored. Compacts d->put in place: what is kept never overtakes what is read. */
-static int walk(struct db *db, int64_t id, struct difference *d, struct err *e)
+/* Walks what is stored, which should be what the row says. Compacts d->put in place: what is kept never overtakes what is read. */
+static int walk(struct db *db, const struct store_row *row, struct difference *d, struct err *e)
 {
 	struct listing_entry stored;
+	uint64_t count = 0, sum = 0;
 	size_t at = 0, n = d->nput;
 	char last[NAME_LEN_MAX];
 	size_t last_len = 0;
@@ -69,7 +71,7 @@ static int walk(struct db *db, int64_t id, struct difference *d, struct err *e)
 	if (rc)
 		return rc;
 	d->nput = 0;
-	sqlite3_bind_int64(s, 1, id);
+	sqlite3_bind_int64(s, 1, row->id);
 	while ((rc = db_step(db, s, e)) > 0) {
 		int order = -1;
 
@@ -77,6 +79,8 @@ static int walk(struct db *db, int64_t id, struct difference *d, struct err *e)
 			d->damaged = true;
 			break;
 		}
+		count++;
+		sum += listing_entry_hash(&stored);
 		last_len = stored.len;
 		memcpy(last, stored.name, last_len);
 		for (; at < n; d->put[d->nput++] = d->put[at++]) {
@@ -99,6 +103,7 @@ static int walk(struct db *db, int64_t id, struct difference *d, struct err *e)
 	}
 	while (at < n)
 		d->put[d->nput++] = d->put[at++];
+	d->damaged = !rc && (count != row->count || sum != row->sum);
 	return rc;
 }
 
@@ -145,7 +150,22 @@ static int wipe(struct db *db, int64_t id, struct err *e)
 	return db_run(db, s, e);
 }
 
-int names_replace(struct db *db, struct store_row *row, const struct listing *l, uint64_t *changed, struct err *e)
+/* Where a search goes astray, what was written may not be found, or what was to go still be. */
+static int check_healed(struct db *db, const struct store_row *row, uint64_t count, uint64_t sum, struct err *e)
+{
+	struct listing l;
+	int rc;
+
+	listing_init(&l);
+	rc = names_load(db, row->id, count, &l, e);
+	if (!rc && (l.count != count || l.sum != sum))
+		rc = db_damaged(db, e, "the names of %s/%s cannot be stored again", row->folder, half_word(row->half));
+	listing_release(&l);
+	return rc;
+}
+
+int names_replace(struct db *db, struct store_row *row, const struct listing *l, uint64_t *changed, bool *damaged,
+		  struct err *e)
 {
 	struct difference d = {.put = calloc(l->count + 1, sizeof(*d.put))};
 	uint64_t count, sum;
@@ -157,7 +177,7 @@ int names_replace(struct db *db, struct store_row *row, const struct listing *l,
 		goto out;
 	}
 	want(&d, l, &count, &sum);
-	rc = walk(db, row->id, &d, e);
+	rc = walk(db, row, &d, e);
 	if (!rc && !d.damaged)
 		rc = remove_gone(db, row->id, &d, e);
 	if (!rc && d.damaged) {
@@ -167,8 +187,11 @@ int names_replace(struct db *db, struct store_row *row, const struct listing *l,
 	}
 	if (!rc)
 		rc = put_all(db, row->id, &d, e);
+	if (!rc && d.damaged)
+		rc = check_healed(db, row, count, sum, e);
 	if (rc)
 		goto out;
+	*damaged = d.damaged;
 	*changed = d.gone.count + d.nput;
 	row->count = count;
 	row->sum = sum;

@@ -97,6 +97,17 @@ void row_bind(sqlite3_stmt *s, const struct store_row *row, struct row_parked *p
 	bind_parked(s, f, parked);
 }
 
+/* Only what a stamp can be: with anything else in a damaged row, later arithmetic could not bear it. */
+static bool time_ok(int64_t ns)
+{
+	return ns >= -STAMP_NS_MAX && ns <= STAMP_NS_MAX;
+}
+
+static bool stamp_ok(const struct stamp *s)
+{
+	return time_ok(s->ctime_ns) && time_ok(s->mtime_ns);
+}
+
 static bool read_folder(sqlite3_stmt *s, struct store_row *row)
 {
 	const char *folder = sqlite3_column_blob(s, COL_FOLDER);
@@ -107,7 +118,7 @@ static bool read_folder(sqlite3_stmt *s, struct store_row *row)
 	if (len)
 		memcpy(row->folder, folder, len);
 	row->folder[len] = '\0';
-	return true;
+	return folder_path_check(row->folder, len, NULL) == 0;
 }
 
 static bool read_parked(sqlite3_stmt *s, struct fresh *f)
@@ -125,6 +136,8 @@ static bool read_parked(sqlite3_stmt *s, struct fresh *f)
 	for (unsigned i = 0; i < f->nparked; i++) {
 		stamp_from_words(&f->parked[i].pre, parked.words[i][0]);
 		stamp_from_words(&f->parked[i].post, parked.words[i][1]);
+		if (!stamp_ok(&f->parked[i].pre) || !stamp_ok(&f->parked[i].post))
+			return false;
 	}
 	return true;
 }
@@ -150,10 +163,22 @@ int row_read(const struct db *db, sqlite3_stmt *s, struct store_row *row, struct
 	row->count = (uint64_t)sqlite3_column_int64(s, COL_COUNT);
 	row->sum = (uint64_t)sqlite3_column_int64(s, COL_SUM);
 	row->scanned_ns = sqlite3_column_int64(s, COL_SCANNED);
-	if (row->id <= 0 || half < 0 || half >= HALVES || !read_folder(s, row) || !read_parked(s, f))
+	if (row->id <= 0 || half < 0 || half >= HALVES || !read_folder(s, row) || !read_parked(s, f) ||
+	    !stamp_ok(&f->known) || !time_ok(f->trust_since_ns))
 		return db_damaged(db, e, "the row of half %lld makes no sense", (long long)row->id);
 	row->half = (enum half)half;
 	return 0;
+}
+
+int row_read_of(const struct db *db, sqlite3_stmt *s, const char *folder, enum half half, struct store_row *row,
+		struct err *e)
+{
+	int rc = row_read(db, s, row, e);
+
+	if (!rc && (row->half != half || strcmp(row->folder, folder) != 0))
+		rc = db_damaged(db, e, "%s/%s was searched for, and the row of %s/%s was found", folder,
+				half_word(half), row->folder, half_word(row->half));
+	return rc;
 }
 
 void row_below(struct row_below *b, const char *folder, size_t len)

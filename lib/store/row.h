@@ -24,6 +24,9 @@ struct row_parked {
 void row_bind(sqlite3_stmt *s, const struct store_row *row, struct row_parked *parked);
 /* Reads the row that a statement stands on. Returns 0 or -EUCLEAN. */
 int row_read(const struct db *db, sqlite3_stmt *s, struct store_row *row, struct err *e);
+/* The same where one half was searched for: in a damaged file another's row may be found. */
+int row_read_of(const struct db *db, sqlite3_stmt *s, const char *folder, enum half half, struct store_row *row,
+		struct err *e);
 
 /* What lies below a folder: lower <= path < upper. The folder itself is not in it, unless it is "" (all). */
 struct row_below {

@@ -29,7 +29,7 @@ const char *const sql_texts[SQL_TEXTS] = {
 	[SQL_ROWS_TOTALS] = "SELECT count(*), total(count), total(need), total(trust), total(unsettled) FROM half",
 	[SQL_NAME_FIND] = "SELECT ino, type FROM message WHERE half = ?1 AND name = ?2",
 	[SQL_NAME_PUT] = "REPLACE INTO message(half, name, ino, type) VALUES(?1, ?2, ?3, ?4)",
-	[SQL_NAME_REMOVE] = "DELETE FROM message WHERE half = ?1 AND name = ?2 RETURNING ino",
+	[SQL_NAME_REMOVE] = "DELETE FROM message WHERE half = ?1 AND name = ?2 RETURNING ino, type",
 	/* Two searches, not one range from base to base ';': '1' would walk over every name that begins with a '1'. */
 	[SQL_NAMES_MESSAGE] = "SELECT name, ino, type FROM message WHERE half = ?1 AND name = ?2 "
 			      "UNION ALL SELECT name, ino, type FROM message WHERE half = ?1 AND name >= ?3 AND name "

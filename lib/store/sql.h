@@ -26,7 +26,7 @@ enum sql {
 	SQL_ROWS_TOTALS,   /* nothing: halves, messages, need, trust, unsettled */
 	SQL_NAME_FIND,     /* ?1 half id, ?2 name: ino, type */
 	SQL_NAME_PUT,      /* ?1 half id, ?2 name, ?3 ino, ?4 type */
-	SQL_NAME_REMOVE,   /* ?1 half id, ?2 name: the removed ino */
+	SQL_NAME_REMOVE,   /* ?1 half id, ?2 name: the removed ino, type */
 	SQL_NAMES_MESSAGE, /* ?1 half id, ?2 base, ?3 base ':', ?4 base ';', ?5 limit: name, ino, type */
 	SQL_NAMES_ALL,     /* ?1 half id: name, ino, type, by name */
 	SQL_NAMES_WIPE,    /* ?1 half id */

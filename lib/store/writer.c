@@ -25,6 +25,7 @@
 
 struct store_writer {
 	struct db db;
+	bool healed;
 };
 
 /* SQLite's companions of a file. "-journal" stands there only while a new file turns to WAL mode. */
@@ -93,10 +94,12 @@ int store_writer_open(struct store_writer **w, const char *path, const char *tre
 		rc = schema_upgrade(&opened->db, &schema_current, e);
 	if (!rc)
 		rc = schema_tree(&opened->db, tree, true, e);
-	if (rc)
+	if (rc) {
 		store_writer_close(opened);
-	else
-		*w = opened;
+		return rc;
+	}
+	(void)db_remember_log(&opened->db);
+	*w = opened;
 	return rc;
 }
 
@@ -106,6 +109,11 @@ void store_writer_close(struct store_writer *w)
 		return;
 	db_close(&w->db);
 	free(w);
+}
+
+int store_forget_log(const char *path, struct err *e)
+{
+	return remove_companions(path, e);
 }
 
 int store_discard(const char *path, struct err *e)
@@ -125,6 +133,16 @@ static int run(struct store_writer *w, enum sql text, struct err *e)
 	int rc = db_stmt(&w->db, text, &s, e);
 
 	return rc ? rc : db_run(&w->db, s, e);
+}
+
+bool store_writer_current(const struct store_writer *w)
+{
+	return db_current(&w->db);
+}
+
+void store_writer_forget_pages(struct store_writer *w)
+{
+	db_forget_pages(&w->db);
 }
 
 int store_writer_begin(struct store_writer *w, struct err *e)
@@ -177,7 +195,7 @@ int store_writer_row(struct store_writer *w, const char *folder, enum half half,
 	sqlite3_bind_int(s, 2, half);
 	rc = db_step(&w->db, s, e);
 	if (rc > 0) {
-		rc = row_read(&w->db, s, row, e);
+		rc = row_read_of(&w->db, s, folder, half, row, e);
 		sqlite3_reset(s);
 		return rc ? rc : 1;
 	}
@@ -213,7 +231,13 @@ int store_writer_remove(struct store_writer *w, struct store_row *row, const cha
 int store_writer_replace(struct store_writer *w, struct store_row *row, const struct listing *l, uint64_t *changed,
 			 struct err *e)
 {
-	return names_replace(&w->db, row, l, changed, e);
+	w->healed = false;
+	return names_replace(&w->db, row, l, changed, &w->healed, e);
+}
+
+bool store_writer_healed(const struct store_writer *w)
+{
+	return w->healed;
 }
 
 int store_writer_save(struct store_writer *w, const struct store_row *row, struct err *e)
@@ -227,8 +251,7 @@ int store_writer_save(struct store_writer *w, const struct store_row *row, struc
 	row_bind(s, row, &parked);
 	rc = db_run(&w->db, s, e);
 	if (!rc && sqlite3_changes(w->db.sql) != 1)
-		rc = err_set(e, -ENOENT, "index %s: the row of %s/%s is gone", w->db.path, row->folder,
-			     half_word(row->half));
+		rc = db_damaged(&w->db, e, "the row of %s/%s is gone", row->folder, half_word(row->half));
 	return rc;
 }
 

@@ -8,6 +8,8 @@
 #ifndef MAILDEX_STORE_WRITER_H
 #define MAILDEX_STORE_WRITER_H
 
+#include <stdbool.h>
+
 #include "lib/mail/event.h"
 #include "lib/store/store.h"
 
@@ -23,7 +25,14 @@ void store_writer_close(struct store_writer *w);
  * errno. */
 int store_discard(const char *path, struct err *e);
 
-/* Starts a batch. -ESTALE: the file was deleted or replaced (the index is a cache); close and open again. Returns 0 or
+/* Removes what SQLite keeps beside the file: it is that of a file that was there before. Returns 0 or negative errno. */
+int store_forget_log(const char *path, struct err *e);
+
+/* Is the file at the path still the opened one, and the log beside it too? */
+bool store_writer_current(const struct store_writer *w);
+/* Outside of a batch: what was read before is read again, so that damage in the file is met. */
+void store_writer_forget_pages(struct store_writer *w);
+/* Starts a batch. -ESTALE: the file, or its log, was deleted or replaced (the index is a cache); close and open again. Returns 0 or
  * negative errno. */
 int store_writer_begin(struct store_writer *w, struct err *e);
 int store_writer_commit(struct store_writer *w, struct err *e);
@@ -43,11 +52,14 @@ int store_writer_names(struct store_writer *w, const struct store_row *row, cons
  * errno. */
 int store_writer_put(struct store_writer *w, struct store_row *row, const struct listing_entry *entry, struct err *e);
 int store_writer_remove(struct store_writer *w, struct store_row *row, const char *name, size_t len, struct err *e);
-/* Makes the row's names those of l, writing only what differs; *changed: how many names were put or removed. Returns 0
- * or negative errno. */
+/* Makes the row's names those of l, writing only what differs; *changed: how many names were put or removed. All of
+ * them if those in the index were not those of the row's count and sum, which store_writer_healed() then tells until
+ * the next one. Returns 0 or negative errno. */
 int store_writer_replace(struct store_writer *w, struct store_row *row, const struct listing *l, uint64_t *changed,
 			 struct err *e);
-/* Writes the row's fields. -ENOENT if the row was dropped meanwhile. Returns 0 or negative errno. */
+bool store_writer_healed(const struct store_writer *w);
+/* Writes the fields of a row that was found in this batch: if it isn't there now, the index is damaged. Returns 0 or
+ * negative errno. */
 int store_writer_save(struct store_writer *w, const struct store_row *row, struct err *e);
 /* Forgets both halves of a folder, with `below` those of folders below it too ("" has all below it). Returns 0 or
  * negative errno. */

@@ -90,7 +90,7 @@ static void check_listing(const struct store_row *row, const struct listing *l)
 	while (listing_next(l, &at, &entry)) {
 		CHECK(entry.len > 0);
 		count++;
-		sum += listing_hash(entry.name, entry.len, entry.ino);
+		sum += listing_entry_hash(&entry);
 	}
 	CHECK(at == l->bytes.len);
 	CHECK(count == row->count && sum == row->sum);

@@ -226,14 +226,17 @@ static inline void image_sql_seal(sqlite3 *db)
 		uint64_t count = 0, sum = 0;
 		sqlite3_stmt *s;
 
-		snprintf(text, sizeof(text), "SELECT name, ino FROM message WHERE half = %d", (int)id);
+		snprintf(text, sizeof(text), "SELECT name, ino, type FROM message WHERE half = %d", (int)id);
 		if (sqlite3_prepare_v2(db, text, -1, &s, NULL) != SQLITE_OK)
 			return;
 		for (; sqlite3_step(s) == SQLITE_ROW; count++) {
 			const char *name = sqlite3_column_blob(s, 0);
-			size_t len = (size_t)sqlite3_column_bytes(s, 0);
+			struct listing_entry entry = {.ino = (uint64_t)sqlite3_column_int64(s, 1),
+						      .type = (uint8_t)(sqlite3_column_int(s, 2) ^ DT_REG),
+						      .len = (uint8_t)sqlite3_column_bytes(s, 0),
+						      .name = name ? name : ""};
 
-			sum += listing_hash(name ? name : "", len, (uint64_t)sqlite3_column_int64(s, 1));
+			sum += listing_entry_hash(&entry);
 		}
 		sqlite3_finalize(s);
 		snprintf(text, sizeof(text), "UPDATE half SET count = %lld, sum = %lld WHERE id = %d", (long long)count,

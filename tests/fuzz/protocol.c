@@ -221,7 +221,7 @@ static void put_right(char *tail, const uint8_t *bytes, size_t len)
 	buf_init(&b);
 	while (listing_next(&l, &at, &entry)) {
 		l.count++;
-		l.sum += listing_hash(entry.name, entry.len, entry.ino);
+		l.sum += listing_entry_hash(&entry);
 	}
 	buf_put_u64(&b, l.count);
 	buf_put_u64(&b, l.sum);

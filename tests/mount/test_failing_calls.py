@@ -9,9 +9,11 @@ from errno import EIO, ENOSPC, ESTALE
 
 import pytest
 
-from daemon import make_maildir, until
+from daemon import BUILD, make_maildir, until
 from faultfs import Faulty
 from host import acting_as
+
+pytestmark = pytest.mark.skipif(BUILD.endswith("tsan"), reason="one call after the other: no races, and minutes")
 
 OWNER = 2345
 WAITING, READ, OLD = "1700000000.M1.host", "1600000000.M2.host", "1600000001.M3.host"

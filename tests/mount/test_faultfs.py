@@ -15,9 +15,11 @@ import time
 
 import pytest
 
-from daemon import until
+from daemon import BUILD, until
 from faultfs import Control, Faulty, FaultFs, Hold
 from host import DT_DIR, DT_REG, acting_as, as_user, getdents_all, libc, ls, mounts_below, opened, refused, touch
+
+pytestmark = pytest.mark.skipif(not BUILD.endswith("gcc"), reason="nothing of maildex runs in it")
 
 OWNER = 2345
 SECOND = 10**9

@@ -64,6 +64,11 @@ static void add_and_next(void **state)
 	add(&b, "1.a:2,", 7);
 	assert_true(a.sum == b.sum);
 	assert_true(listing_hash("x", 1, 1) != listing_hash("x", 1, 2));
+	/* ... and type. Of a regular file it is that of name and inode, as in every index and handover before. */
+	for (unsigned type = 0; type < 256; type++) {
+		entry = (struct listing_entry){.ino = 7, .type = (uint8_t)type, .len = 1, .name = "x"};
+		assert_true((listing_entry_hash(&entry) == listing_hash("x", 1, 7)) == (type == DT_REG));
+	}
 	listing_reset(&b);
 	assert_int_equal(b.count, 0);
 	assert_true(b.sum == 0);

@@ -370,7 +370,8 @@ static void damaged_row(void **state)
 	assert_true(help_row(h, "a", HALF_CUR, &row, &l));
 	assert_int_equal(l.count, 1);
 	listing_release(&l);
-	assert_int_equal(tally_get(&h->tally, TALLY_REPAIRED_OTHER), 1);
+	assert_int_equal(tally_get(&h->tally, TALLY_REPAIRED_DAMAGED), 1);
+	assert_int_equal(tally_get(&h->tally, TALLY_REPAIRED_OTHER), 0);
 }
 
 static void many_at_once(void **state)

@@ -191,6 +191,7 @@ static void test_checksum_sees(void **state)
 {
 	static const char *const damages[] = {
 		"UPDATE message SET ino = ino + 1 WHERE name = (SELECT max(name) FROM message)",
+		"UPDATE message SET type = type + 1 WHERE name = (SELECT max(name) FROM message)",
 		"UPDATE message SET name = CAST('x' || name AS BLOB) WHERE name = (SELECT max(name) FROM message)",
 		"DELETE FROM message WHERE name = (SELECT min(name) FROM message)",
 		"INSERT INTO message SELECT half, CAST('phantom' AS BLOB), 1, 0 FROM message LIMIT 1",

@@ -99,7 +99,7 @@ static void test_rows_are_made(void **state)
 
 	assert_int_equal(OK(h, store_writer_row(w, "", HALF_CUR, false, &row, &h->err)), 0);
 	assert_int_equal(row.id, 0);
-	REFUSED(h, -ENOENT, "gone", store_writer_save(w, &row, &h->err));
+	REFUSED(h, -EUCLEAN, "gone", store_writer_save(w, &row, &h->err));
 	assert_int_equal(OK(h, store_writer_row(w, "", HALF_CUR, true, &row, &h->err)), 1);
 	assert_true(row.id > 0 && row.fresh.need);
 	assert_int_equal(OK(h, store_writer_row(w, "", HALF_CUR, true, &again, &h->err)), 1);
@@ -108,7 +108,7 @@ static void test_rows_are_made(void **state)
 	assert_int_not_equal(again.id, row.id);
 	/* A dropped row's number is not given to another: its old holder must not write to that. */
 	OK(h, store_writer_drop(w, "", false, &h->err));
-	REFUSED(h, -ENOENT, "gone", store_writer_save(w, &again, &h->err));
+	REFUSED(h, -EUCLEAN, "gone", store_writer_save(w, &again, &h->err));
 	assert_int_equal(OK(h, store_writer_row(w, "x", HALF_NEW, true, &row, &h->err)), 1);
 	assert_true(row.id > again.id);
 	store_writer_close(w);

@@ -29,6 +29,14 @@ static void assert_names(struct help *h, struct store_writer *w, const struct st
 	listing_release(&l);
 }
 
+static void add_typed(struct listing *l, const char *name, uint64_t ino, uint8_t type)
+{
+	struct listing_entry entry = help_entry(name, ino);
+
+	entry.type = type;
+	assert_int_equal(listing_add(l, &entry), 0);
+}
+
 static void test_put_and_remove(void **state)
 {
 	static const struct {
@@ -63,8 +71,8 @@ static void test_put_and_remove(void **state)
 		assert_int_equal(found.ino, entry.ino);
 		listing_release(&l);
 	}
-	help_add(&expected, "1.M1.a:2,S", UINT64_MAX);
-	help_add(&expected, "\xff\n\x01:", 8);
+	add_typed(&expected, "1.M1.a:2,S", UINT64_MAX, DT_DIR);
+	add_typed(&expected, "\xff\n\x01:", 8, DT_UNKNOWN);
 	help_add(&expected, ":2,S", 9);
 	assert_names(h, w, &row, &expected);
 	OK(h, store_writer_remove(w, &row, "1.M1.a", 6, &h->err));
@@ -73,7 +81,7 @@ static void test_put_and_remove(void **state)
 	OK(h, store_writer_remove(w, &row, ":2,S", 4, &h->err));
 	OK(h, store_writer_remove(w, &row, ":2,S", 4, &h->err));
 	listing_reset(&expected);
-	help_add(&expected, "\xff\n\x01:", 8);
+	add_typed(&expected, "\xff\n\x01:", 8, DT_UNKNOWN);
 	assert_names(h, w, &row, &expected);
 	assert_int_equal(store_writer_put(w, &row, &(struct listing_entry){.name = "a/b", .len = 3}, NULL), -EINVAL);
 	listing_release(&expected);
@@ -223,6 +231,52 @@ static void test_replace_types_and_twins(void **state)
 	store_writer_close(w);
 }
 
+/* Names that are not those of the row's sum are all written, whatever they look like beside the listing. */
+static void test_replace_heals(void **state)
+{
+	struct help *h = *state;
+	struct store_writer *w = help_writer(h);
+	struct store_row row;
+	struct listing l;
+
+	listing_init(&l);
+	help_fill(&l, "", 100);
+	help_store(h, w, "a", &l);
+	assert_false(store_writer_healed(w));
+	help_sql(h, "UPDATE half SET sum = sum + 1");
+	assert_int_equal(help_store(h, w, "a", &l), 100);
+	assert_true(store_writer_healed(w));
+	OK(h, store_writer_row(w, "a", HALF_CUR, false, &row, &h->err));
+	assert_names(h, w, &row, &l);
+	assert_int_equal(help_store(h, w, "a", &l), 0);
+	assert_false(store_writer_healed(w));
+	listing_release(&l);
+	store_writer_close(w);
+}
+
+/* The log belongs to the file: without it, or with another one, the file is not what was opened. */
+static void test_log_goes(void **state)
+{
+	static const char *const suffixes[] = {"-wal", "-shm"};
+	struct help *h = *state;
+	char name[200];
+
+	for (size_t i = 0; i < LEN(suffixes); i++) {
+		struct store_writer *w = help_writer(h);
+
+		begin(h, w);
+		store_writer_rollback(w);
+		assert_true(store_writer_current(w));
+		snprintf(name, sizeof(name), "%s%s", h->path, suffixes[i]);
+		assert_int_equal(unlink(name), 0);
+		assert_false(store_writer_current(w));
+		REFUSED(h, -ESTALE, "replaced", store_writer_begin(w, &h->err));
+		assert_int_equal(close(open(name, O_CREAT | O_WRONLY, 0600)), 0);
+		assert_false(store_writer_current(w));
+		store_writer_close(w);
+	}
+}
+
 static void test_rollback_keeps_nothing(void **state)
 {
 	struct help *h = *state;
@@ -289,6 +343,8 @@ int main(void)
 		TEST(test_names_of_a_message),
 		TEST(test_replace_writes_differences),
 		TEST(test_replace_types_and_twins),
+		TEST(test_replace_heals),
+		TEST(test_log_goes),
 		TEST(test_rollback_keeps_nothing),
 		TEST(test_facts),
 	};
