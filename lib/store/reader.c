@@ -76,6 +76,7 @@ int store_reader_open(struct store_reader **r, const char *path, const char *tre
 
 	for (int i = 1; i < OPEN_MAX && rc > 0; i++) {
 		store_reader_close(*r);
+		*r = NULL;
 		rc = open_once(r, path, tree, e);
 	}
 	if (rc > 0) {
