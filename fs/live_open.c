@@ -94,8 +94,9 @@ static void load(struct fs *fs, struct live *l)
 		counter_add(COUNT_LOADS, 1);
 		l->snapshot = s;
 		l->fresh = row.fresh;
-		/* What was done here while it was read may or may not be in it; nor what was done just before. */
-		if (l->need_meanwhile || l->ntouched || lacks_own(l))
+		/* What was done here while it was read, or just before, may or may not be in it. Nor is what this host
+		 * listed since in the tick of an unsettled row, if it was another process that did (a restart). */
+		if (l->need_meanwhile || l->ntouched || l->fresh.unsettled || lacks_own(l))
 			fresh_need(&l->fresh);
 	}
 	l->fresh.gen = gen_next();

@@ -38,7 +38,8 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	int r;
 
 	live_context(fs, l, &ctx);
-	if (l->scanning || !fresh_wants_window(&l->fresh, &ctx))
+	/* In new/ a window would hide a silent delivery in the same moment, and mail there is listed soon anyway. */
+	if (l->half == HALF_NEW || l->scanning || !fresh_wants_window(&l->fresh, &ctx))
 		return;
 	if (l->burst && clock_mono_ns() - l->burst_since_ns < BURST_NS &&
 	    (!l->burst_event || l->burst_event->nchanges + 2 <= EVENT_CHANGES_MAX))

@@ -9,7 +9,7 @@ static void hold(struct help *h, int rows)
 {
 	struct store_writer *w = h->file.writer;
 	struct store_row row;
-	char folder[8];
+	char folder[16];
 
 	OK(h, store_writer_begin(w, &h->err));
 	for (int i = 0; i < rows; i++) {
