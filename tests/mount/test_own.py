@@ -327,9 +327,12 @@ def test_confirm_lists_again(maildex):
     maildex.fs_start(window_min=BIG, confirm="1s")
     names = maildex.fill("u", "cur", 100)
     maildex.proven("u/cur")
-    os.rename(maildex.up("u/cur", names[0]), maildex.up("u/cur", names[0] + "T"))
-    maildex.same("u/cur")
-    maildex.proven("u/cur")
+    for i in range(100):
+        os.rename(maildex.up("u/cur", names[i]), maildex.up("u/cur", names[i] + "T"))
+        maildex.same("u/cur")
+        maildex.proven("u/cur")
+        if maildex.count("confirm.done"):
+            break  # else the machine paused, and the window was not believed: listed at once
     assert maildex.count("confirm.done") >= 1 and maildex.count("confirm.repaired") == 0
 
 
