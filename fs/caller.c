@@ -92,21 +92,20 @@ bool caller_opens_by(const char *line)
 	return *rest == ' ' && !(flags & (O_PATH | O_CREAT | O_TRUNC | O_DIRECT)) && (flags & O_ACCMODE) == O_RDONLY;
 }
 
-/* Returns false if there is none. */
-static bool syscall_line(pid_t thread, char *line, size_t size)
+bool caller_proc(pid_t thread, const char *file, char *text, size_t size)
 {
 	char path[64];
 	ssize_t n = -1;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/syscall", (int)thread);
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)thread, file);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
-		n = read(fd, line, size - 1);
+		n = read(fd, text, size - 1);
 		close(fd);
 	}
 	if (n > 0)
-		line[n] = '\0';
+		text[n] = '\0';
 	return n > 0;
 }
 
@@ -116,7 +115,7 @@ bool caller_opens(struct fuse_req *req)
 	char line[256];
 
 	for (int i = 0; i < ASLEEP_TRIES; i++) {
-		if (!syscall_line(fuse_req_ctx(req)->pid, line, sizeof(line)))
+		if (!caller_proc(fuse_req_ctx(req)->pid, "syscall", line, sizeof(line)))
 			return false;
 		if (strncmp(line, "running", 7) != 0)
 			return caller_opens_by(line);
@@ -145,5 +144,5 @@ bool caller_may_write(pid_t thread)
 	char line[256];
 
 	/* 0: in a namespace of processes that is not ours. */
-	return !thread || (syscall_line(thread, line, sizeof(line)) && caller_may_write_by(line));
+	return !thread || (caller_proc(thread, "syscall", line, sizeof(line)) && caller_may_write_by(line));
 }

@@ -11,10 +11,13 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 struct fuse_req;
 
+/* What /proc/THREAD/FILE says, cut off at size. Returns false if there is nothing. */
+bool caller_proc(pid_t thread, const char *file, char *text, size_t size);
 /*
  * Is the caller in an open(2) to read something that is there? It waits for our answer inside of its system call, which the
  * kernel shows (proc_pid_syscall(5); CAP_SYS_PTRACE). The lookup on its way there needs mode and owner only: the times are

@@ -22,7 +22,7 @@ void gate_release(struct gate *g)
 
 static struct gate_storage **slot_of(struct gate *g, dev_t dev)
 {
-	return &g->slots[(dev ^ dev >> 8 ^ dev >> 20) % GATE_SLOTS];
+	return &g->slots[gate_slot(dev)];
 }
 
 static struct gate_storage *find(struct gate *g, dev_t dev, bool make)

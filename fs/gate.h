@@ -24,6 +24,11 @@ struct gate_item {
 };
 
 #define GATE_SLOTS 256
+/* The place of a storage in tables of so many. */
+static inline unsigned gate_slot(dev_t dev)
+{
+	return (unsigned)((dev ^ dev >> 8 ^ dev >> 20) % GATE_SLOTS);
+}
 
 struct gate_storage {
 	struct gate_storage *next;      /* in its slot */

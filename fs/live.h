@@ -18,6 +18,7 @@
 
 #include <pthread.h>
 
+#include "fs/gate.h"
 #include "fs/names.h"
 #include "fs/node.h"
 #include "fs/snapshot.h"
@@ -30,7 +31,6 @@ struct fs;
 
 /* Messages that changed while a scan was under way: looked up at its end. */
 #define LIVE_TOUCHED_MAX 1024
-#define LIVE_STORAGES 256
 /* So long after a burst's last change its post stamp must have been asked for. */
 #define LIVE_BURST_LATE_NS (100 * NS_PER_MS)
 
@@ -84,7 +84,7 @@ struct live_cache {
 	uint64_t messages;
 	/* Lower listings under way: at most scans_max of one storage, so that one that hangs does not stop all others. Storages
 	 * that share a place share those. */
-	unsigned scans[LIVE_STORAGES], scans_max;
+	unsigned scans[GATE_SLOTS], scans_max;
 	pthread_cond_t scan_ended;
 };
 

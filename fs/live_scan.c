@@ -44,7 +44,7 @@ uint64_t live_parent_ino(struct fs *fs, struct node *n)
 /* At most `scans` lower listings at a time on one storage. */
 static void scan_slot(struct live_cache *c, dev_t dev, bool take)
 {
-	unsigned *scans = &c->scans[(dev ^ dev >> 8 ^ dev >> 20) % LIVE_STORAGES];
+	unsigned *scans = &c->scans[gate_slot(dev)];
 
 	pthread_mutex_lock(&c->lock);
 	while (take && *scans >= c->scans_max)

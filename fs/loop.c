@@ -13,17 +13,16 @@
 #include "fs/loop.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/caller.h"
 #include "fs/fs.h"
 #include "fs/fuse.h"
 #include "fs/gate.h"
@@ -104,20 +103,9 @@ bool loop_killed_by(const char *status)
 
 static bool is_killed(pid_t thread)
 {
-	char path[64], status[4096];
-	ssize_t n = -1;
-	int fd;
+	char status[4096];
 
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)thread);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = read(fd, status, sizeof(status) - 1);
-		close(fd);
-	}
-	if (n <= 0)
-		return false;
-	status[n] = '\0';
-	return loop_killed_by(status);
+	return caller_proc(thread, "status", status, sizeof(status)) && loop_killed_by(status);
 }
 
 /* Are all nodes and handles that it was given of the storage that is_haunted() will look at? */

@@ -202,9 +202,9 @@ static bool is_held(fuse_req_t req, struct node *n)
 }
 
 /*
- * The root of another storage (a mount below ours): as its client knows it, without asking. Its server may hang, and the
- * kernel lets nobody else look a name up in `parent` while one look is under way (libfuse before 3.17 does not say that it
- * may). Whoever goes on from there asks, and so keeps what the client knows fresh.
+ * The root of another storage (a mount below ours): as its client knows it, without asking. Its server may hang, and looks
+ * that wait for it would hold the workers of the parent's storage, whose requests they are (gate.h). Whoever goes on from
+ * there asks, and so keeps what the client knows fresh.
  */
 static bool look_at_storage(fuse_req_t req, struct node *parent, const struct node *known, int dirfd, const char *name,
 			    struct look *look)
