@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,11 +31,11 @@ static int open_clone(const struct ownmount *m)
 	int fd = open_tree(AT_FDCWD, m->path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_NO_AUTOMOUNT);
 
 	if (fd < 0) /* an unbindable mount, or a sandbox: umount may be told to be busy */
-		fd = open(m->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		fd = (int)syscall(SYS_openat, AT_FDCWD, m->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	if (!m->superblock || superblock(fd) != m->superblock) {
-		close(fd);
+		close_range((unsigned)fd, (unsigned)fd, 0);
 		return -EXDEV;
 	}
 	return fd;
@@ -71,7 +72,7 @@ static void *closer_main(void *arg)
 		fd = m->old;
 		m->old = -1;
 		pthread_mutex_unlock(&m->lock);
-		close(fd);
+		close_range((unsigned)fd, (unsigned)fd, 0); /* see striker.c */
 		pthread_mutex_lock(&m->lock);
 	}
 	pthread_mutex_unlock(&m->lock);

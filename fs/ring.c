@@ -2,7 +2,8 @@
 /*
  * Races that this file guards against:
  * - The kernel holds the directory's lock while the name is made: a worker that did it would wait for itself. So do
- *   threads of our own, which hold no lock. They know nothing of the lower tree: workers answer their walk.
+ *   threads of our own, which hold no lock. They know nothing of the lower tree: workers answer their walk. Each has a
+ *   striker (striker.h), which makes the calls and nothing else: it can't use the descriptors of other threads.
  * - The mount goes, or another one comes over it: see ownmount.c. From there the walk doesn't leave our superblock.
  * - Somebody sees the name in an event and looks for it: only the ringing thread, known by its thread number, is told
  *   that it is there, and nothing is cached; all others are answered by the lower tree.
@@ -13,13 +14,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,8 +26,6 @@
 #include "lib/base/clock.h"
 #include "lib/base/cred.h"
 #include "lib/base/log.h"
-
-#define RESOLVE_WITHIN (RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
 
 /* ---- one ring ---- */
 
@@ -57,47 +54,19 @@ static int owner_of(struct fs *fs, struct node *half, struct cred *owner)
 	return r;
 }
 
-static int walk(int mnt, const char *path)
-{
-	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_WITHIN};
-	int fd = (int)syscall(SYS_openat2, mnt, path, &how, sizeof(how));
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* As the owner: under root_squash root may not look into Maildirs, and a refusal makes the kernel drop its entries. */
-static int walk_as_owner(struct fs *fs, int mnt, struct node *half)
-{
-	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
-	struct cred owner;
-	int r = node_path(&fs->nodes, half, path, sizeof(path));
-
-	if (r == 0)
-		r = owner_of(fs, half, &owner);
-	if (r < 0)
-		return r;
-	r = cred_become(&owner);
-	if (r == 0)
-		r = walk(mnt, path);
-	cred_restore();
-	return r == -EACCES || r == -EPERM ? walk(mnt, path) : r;
-}
-
 static int strike(struct ring_thread *t, struct node *half)
 {
 	struct ring *ring = &t->fs->ring;
-	int mnt = ownmount_get(&ring->mount), dir, r;
+	char path[FOLDER_PATH_MAX + NAME_LEN_MAX + 2];
+	struct cred owner;
+	struct strike strike = {.path = path, .name = ring->name, .owner = &owner};
+	int r = node_path(&t->fs->nodes, half, path, sizeof(path));
 
-	if (mnt < 0)
-		return mnt;
-	dir = walk_as_owner(t->fs, mnt, half);
-	r = dir < 0 ? dir : mknodat(dir, ring->name, S_IFREG | 0600, 0) < 0 ? -errno : 0;
 	if (r == 0)
-		r = unlinkat(dir, ring->name, 0) < 0 ? -errno : 0;
+		r = owner_of(t->fs, half, &owner);
+	if (r == 0)
+		r = strikers_strike(&ring->strikers, (unsigned)(t - ring->threads), &strike);
 	atomic_store(&t->made, false);
-	if (dir >= 0)
-		close(dir);
-	ownmount_put(&ring->mount, mnt);
 	return r;
 }
 
@@ -144,7 +113,6 @@ static void *ring_main(void *arg)
 	int64_t until_ns;
 
 	cred_thread_start();
-	atomic_store(&t->tid, gettid());
 	pthread_mutex_lock(&ring->lock);
 	while (!ring->stop) {
 		struct turn *turn = turns_next(&ring->turns, clock_mono_ns(), &until_ns);
@@ -180,10 +148,10 @@ int ring_start(struct fs *fs, struct err *e)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&ring->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	r = ownmount_start(&ring->mount, fs->mountpoint, e);
+	r = strikers_start(&ring->strikers, fs->mountpoint, e);
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < RING_THREADS; i++) {
+	for (unsigned i = 0; i < STRIKERS; i++) {
 		struct ring_thread *t = &ring->threads[i];
 
 		t->fs = fs;
@@ -200,7 +168,7 @@ void ring_stop(struct fs *fs)
 {
 	struct ring *ring = &fs->ring;
 
-	if (!ring->mount.started)
+	if (!ring->strikers.started)
 		return;
 	pthread_mutex_lock(&ring->lock);
 	ring->stop = true;
@@ -209,7 +177,7 @@ void ring_stop(struct fs *fs)
 	for (unsigned i = 0; i < ring->nthreads; i++)
 		pthread_join(ring->threads[i].id, NULL);
 	ring->nthreads = 0;
-	ownmount_stop(&ring->mount);
+	strikers_stop(&ring->strikers);
 	turns_release(&ring->turns);
 	pthread_cond_destroy(&ring->wake);
 	pthread_mutex_destroy(&ring->lock);
@@ -217,7 +185,7 @@ void ring_stop(struct fs *fs)
 
 void ring_mounted(struct fs *fs)
 {
-	atomic_store(&fs->ring.mounted, ownmount_mounted(&fs->ring.mount));
+	atomic_store(&fs->ring.mounted, ownmount_mounted(&fs->ring.strikers.mount));
 }
 
 /* ---- who asks ---- */
@@ -335,8 +303,8 @@ static struct ring_thread *ringing(struct fuse_req *req, const char *name)
 	if (name[0] != '.' || strcmp(name, ring->name) != 0)
 		return NULL;
 	ctx = fuse_req_ctx(req);
-	for (unsigned i = 0; ctx->uid == 0 && i < RING_THREADS; i++)
-		if (ctx->pid == atomic_load(&ring->threads[i].tid))
+	for (unsigned i = 0; ctx->uid == 0 && i < STRIKERS; i++)
+		if (ctx->pid == atomic_load(&ring->strikers.each[i].tid))
 			return &ring->threads[i];
 	return NULL;
 }

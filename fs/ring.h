@@ -20,12 +20,11 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "fs/ownmount.h"
+#include "fs/striker.h"
 #include "fs/turns.h"
 #include "lib/base/err.h"
 #include "lib/mail/event.h"
 
-#define RING_THREADS 2
 #define RING_OWN_SLOTS 1024
 
 struct fs;
@@ -34,7 +33,6 @@ struct fuse_req;
 struct ring_thread {
 	struct fs *fs;
 	pthread_t id;
-	_Atomic pid_t tid;  /* as FUSE names the caller */
 	_Atomic bool made;  /* the name is there, for this thread */
 	struct node pseudo; /* what the name is: has no names, no handles, and is in no table */
 };
@@ -45,10 +43,10 @@ struct ring {
 	struct turns turns;
 	bool stop;
 	int said; /* the error that was logged */
-	struct ring_thread threads[RING_THREADS];
+	struct ring_thread threads[STRIKERS];
 	unsigned nthreads;
 	char name[40];
-	struct ownmount mount;
+	struct strikers strikers;
 	_Atomic bool mounted;
 	_Atomic uint64_t own[RING_OWN_SLOTS];
 };

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kill -9 of either program while sessions work, again and again (MAILDEX_KILLS times), and what a supervisor does then:
-umount -f -l, and start it anew. The plain tree is under the same path in between; each session finds out what became of the
+umount -l, and start it anew. The plain tree is under the same path in between; each session finds out what became of the
 call that it was in. No message is lost, each listing is right at once, the index is right again by itself."""
 
 import os
@@ -126,14 +126,11 @@ def wrong(sessions):
 
 
 def kill_maildexfs(m):
-    """And what its unit does (ExecStopPost=umount -f -l, Restart=always). Returns how long nobody was answered, in ms.
-
-    -f: the kernel lets a call go that hangs in the dead mount only when the last descriptor of /dev/fuse is closed; if
-    maildexfs was just making an inotify event in that directory, its thread waits for that very call, and never ends."""
+    """And what its unit does (ExecStopPost=umount -l, Restart=always). Returns how long nobody was answered, in ms."""
     start = time.monotonic()
     fs, m.fs = m.fs, None
     fs.kill()
-    subprocess.run(["umount", "-f", "-l", m.up()], check=True, timeout=WAIT_S)
+    subprocess.run(["umount", "-l", m.up()], check=True, timeout=WAIT_S)
     fs.wait(WAIT_S)
     m.fs_start()
     os.stat(m.up("u"))

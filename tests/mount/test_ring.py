@@ -4,16 +4,20 @@ by a name that maildexfs makes and removes and that nobody finds anywhere else."
 
 import contextlib
 import ctypes
+import glob
 import os
 import select
+import signal
 import struct
 import subprocess
 import threading
 import time
+from errno import ECONNABORTED, ENOTCONN
 
 import pytest
 
 from daemon import BUILD, NEW, WAIT_S, until
+from faultfs import Faulty
 from host import SERVE_LOWER, Maildex, as_user, libc, ls, touch
 
 NOTIFY = os.path.abspath(os.path.join(BUILD, "maildex-notify"))
@@ -457,3 +461,36 @@ def test_folder_is_renamed_through_the_mount(both):
         tell(both, both.up("w/new/1800000000.M1P1.host"))
         w.rung()
     assert both.count("rings.failed") == 0
+
+
+def strikes(m):
+    """Is a thread of maildexfs within mknodat(2)?"""
+    mknodat = "259"
+    for path in glob.glob(f"/proc/{m.fs.pid}/task/*/syscall"):
+        with open(path, encoding="ascii") as f:
+            if f.read().split()[0] == mknodat:
+                return True
+    return False
+
+
+def test_killed_while_a_ring_waits_for_a_caller(processes):
+    """A thread that makes an event waits for the directory, which the kernel has locked for a caller that hangs. Both end
+    with maildexfs, without help."""
+    with Faulty() as m:
+        m.maildir("u", new=2, cur=2)
+        m.start()
+        m.fs_start()
+        connected(m)
+        caller = processes()
+        with Watch(m.up("u/new")):
+            with m.faults.hold("create", "u/new/*") as held:
+                caller.begin(touch, m.up("u/new/1800000000.M1P1.host"))
+                held.wait()
+                tell(m, m.up("u/new"))
+                until("a ring to wait", lambda: strikes(m))
+                fs, m.fs = m.fs, None
+                fs.kill()
+            assert fs.wait(WAIT_S) == -signal.SIGKILL
+            with pytest.raises(OSError) as e:
+                caller.end()
+            assert e.value.errno in (ECONNABORTED, ENOTCONN)
