@@ -69,7 +69,7 @@ struct live {
 	int64_t stat_at_ns;      /* CLOCK_MONOTONIC */
 	int64_t vouched_ns;      /* CLOCK_MONOTONIC: then the listing was what the server had; 0: never */
 	struct stamp stat_moved; /* the last reading that the listing did not stand for */
-	/* The last reading by a check, and CLOCK_MONOTONIC before and after it; 0: none yet. */
+	/* The last reading by a check (or what the row stood for), and CLOCK_MONOTONIC before and after it; 0: none yet. */
 	struct stamp checked;
 	int64_t check_asked_ns, check_ended_ns;
 	char folder[];

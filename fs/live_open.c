@@ -94,6 +94,10 @@ static void load(struct fs *fs, struct live *l)
 		counter_add(COUNT_LOADS, 1);
 		l->snapshot = s;
 		l->fresh = row.fresh;
+		if (!l->check_ended_ns) {
+			l->checked = row.fresh.known;
+			l->check_asked_ns = l->check_ended_ns = store_row_known_ns(&row);
+		}
 		/* What was done here while it was read, or just before, may or may not be in it. Nor is what this host
 		 * listed since in the tick of an unsettled row, if it was another process that did (a restart). */
 		if (l->need_meanwhile || l->ntouched || l->fresh.unsettled || lacks_own(l))
@@ -120,8 +124,8 @@ void live_watch_clock(struct live *l, const struct stamp *s, int64_t asked_ns)
 {
 	if (asked_ns < l->check_ended_ns)
 		return; /* they overtook each other */
-	if (l->check_ended_ns && s->dev == l->checked.dev && s->ino == l->checked.ino && !stamp_eq(s, &l->checked))
-		serverclock_changed(s, l->check_asked_ns);
+	if (l->check_ended_ns)
+		serverclock_changed(s, &l->checked, l->check_asked_ns);
 	l->checked = *s;
 	l->check_asked_ns = asked_ns;
 	l->check_ended_ns = clock_mono_ns();

@@ -106,7 +106,7 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 }
 
 /* Reads the directory as `who`, with the touched messages looked up; no lock held. */
-static int scan_read(struct live *l, int dirfd, const struct cred *who, bool drop, const struct stamp *stamp,
+static int scan_read(struct live *l, int dirfd, const struct cred *who, struct scan_from *from,
 		     const struct snapshot *old, struct scan *scan, size_t *resolved)
 {
 	struct listing before;
@@ -119,12 +119,13 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, bool dro
 		r = cred_become(who);
 	if (r == 0) {
 		fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = fd < 0 ? -errno : scan_half(fd, old ? &before : NULL, drop, stamp, scan);
+		from->before = old ? &before : NULL;
+		r = fd < 0 ? -errno : scan_half(fd, from, scan);
 	}
 	if (r == 0) {
 		counter_add(COUNT_SCANS, 1);
 		counter_add(COUNT_LOWER_LISTINGS, scan->listings);
-		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2 - !!stamp);
+		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2 - !!from->stamp);
 		pthread_mutex_lock(&l->lock);
 		*resolved = l->ntouched;
 		if (l->ntouched) {
@@ -155,7 +156,11 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 {
 	struct scan *s = calloc(1, sizeof(*s));
 	struct snapshot *old = snapshot_ref(l->snapshot);
-	bool drop = fresh_scan_drops_cache(&l->fresh);
+	struct stamp known = l->checked;
+	struct scan_from from = {.drop_cache = fresh_scan_drops_cache(&l->fresh),
+				 .stamp = stamp,
+				 .known = l->check_ended_ns ? &known : NULL,
+				 .known_mono_ns = l->check_asked_ns};
 	int64_t asked_ns = clock_mono_ns();
 	size_t resolved = 0;
 	int r;
@@ -165,7 +170,7 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 	l->ntouched = 0;
 	pthread_mutex_unlock(&l->lock);
 	scan_slot(&fs->lives, l->node->dev, true);
-	r = s ? scan_read(l, dirfd, who, drop, stamp, old, s, &resolved) : -ENOMEM;
+	r = s ? scan_read(l, dirfd, who, &from, old, s, &resolved) : -ENOMEM;
 	scan_slot(&fs->lives, l->node->dev, false);
 	snapshot_unref(old);
 	pthread_mutex_lock(&l->lock);

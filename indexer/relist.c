@@ -68,6 +68,10 @@ static int scan_once(const struct relist_tools *tools, struct relist *job, const
 {
 	struct tally *tally = tools->batch->tally;
 	bool have = b->row.id != 0 && !b->damaged;
+	struct scan_from from = {.before = have ? &b->names : NULL,
+				 .drop_cache = have && fresh_scan_drops_cache(&b->row.fresh),
+				 .known = have ? &b->row.fresh.known : NULL,
+				 .known_mono_ns = store_row_known_ns(&b->row)};
 	struct cred owner;
 	int fd, r;
 
@@ -78,7 +82,7 @@ static int scan_once(const struct relist_tools *tools, struct relist *job, const
 	}
 	/* Without the right to switch, the attempt is made as we are. */
 	cred_become(&owner);
-	r = scan_half(fd, have ? &b->names : NULL, have && fresh_scan_drops_cache(&b->row.fresh), NULL, scan);
+	r = scan_half(fd, &from, scan);
 	cred_restore();
 	close(fd);
 	if (r < 0)

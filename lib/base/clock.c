@@ -20,3 +20,10 @@ int64_t clock_real_ns(void)
 {
 	return read_ns(CLOCK_REALTIME);
 }
+
+int64_t clock_mono_of_real(int64_t real_ns)
+{
+	int64_t mono_ns = clock_mono_ns(), ago_ns = clock_real_ns() - real_ns;
+
+	return ago_ns > 0 ? mono_ns - ago_ns : mono_ns;
+}

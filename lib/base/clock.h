@@ -30,4 +30,7 @@ int64_t clock_mono_ns(void);
 /* CLOCK_REALTIME: for what is stored or shown. Returns nanoseconds since 1970. */
 int64_t clock_real_ns(void);
 
+/* When CLOCK_MONOTONIC it was, if nobody has set CLOCK_REALTIME since; never later than now. */
+int64_t clock_mono_of_real(int64_t real_ns);
+
 #endif

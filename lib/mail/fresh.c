@@ -38,7 +38,8 @@ enum fresh_verdict fresh_check(const struct fresh *f, uint64_t gen_before, bool 
 {
 	if (f->need || f->nparked > 0)
 		return FRESH_SCAN;
-	if (f->unsettled && settled(&f->known, server_now_ns))
+	/* Older than that: the clock was set back, and who knows when it comes there again. */
+	if (f->unsettled && (settled(&f->known, server_now_ns) || server_now_ns < f->known.ctime_ns))
 		return FRESH_SCAN;
 	if (stamp_eq(s, &f->known))
 		return FRESH_SERVE;

@@ -182,19 +182,21 @@ static int judge(const struct listing *before, const struct listing *passes, str
 }
 
 /* One pass: S0 (the stamp, if there is one already), the listing, S1. */
-static int pass_read(int dirfd, bool drop_cache, const struct stamp *stamp, struct fresh_pass *p, struct listing *l,
-		     uint64_t *all)
+static int pass_read(int dirfd, const struct scan_from *from, struct fresh_pass *p, struct listing *l, uint64_t *all)
 {
+	bool first = p->number == 1;
 	int rc = 0;
 
-	if (drop_cache)
+	if (from->drop_cache || !first)
 		posix_fadvise(dirfd, 0, 0, POSIX_FADV_DONTNEED);
-	if (stamp)
-		p->s0 = *stamp;
+	if (first && from->stamp)
+		p->s0 = *from->stamp;
 	else
 		rc = stamp_read(dirfd, &p->s0, NULL);
 	if (rc < 0)
 		return rc;
+	if (first && from->known)
+		serverclock_changed(&p->s0, from->known, from->known_mono_ns);
 	/* S0 has just fed the clock, so that this is never below it. */
 	p->server_now_ns = serverclock_now_ns(p->s0.dev);
 	hook(SCAN_STAMPED, p->number);
@@ -349,8 +351,9 @@ static int list_union(int dirfd, const struct listing *before, const struct list
 	return rc;
 }
 
-int scan_half(int dirfd, const struct listing *before, bool drop_cache, const struct stamp *stamp, struct scan *s)
+int scan_half(int dirfd, const struct scan_from *from, struct scan *s)
 {
+	const struct listing *before = from->before;
 	struct listing passes[PASSES_MAX];
 	enum fresh_pass_verdict verdict = FRESH_PASS;
 	uint64_t all;
@@ -363,7 +366,7 @@ int scan_half(int dirfd, const struct listing *before, bool drop_cache, const st
 		listing_init(&passes[i]);
 	for (unsigned i = 0; i < PASSES_MAX && verdict == FRESH_PASS; i++) {
 		s->last = (struct fresh_pass){.number = i + 1};
-		rc = pass_read(dirfd, drop_cache || i > 0, i ? NULL : stamp, &s->last, &passes[i], &all);
+		rc = pass_read(dirfd, from, &s->last, &passes[i], &all);
 		if (rc < 0)
 			goto out;
 		s->listings++;

@@ -5,8 +5,8 @@
  *
  * Flow: scan_half() with the directory open and credentials set; its result and the names touched meanwhile are then
  * brought together by the owner of the row under its own lock.
- * Ownership: the result's listing is the caller's until scan_release(). `before` may be NULL (nothing known) and must
- * not change during the call.
+ * Ownership: the result's listing is the caller's until scan_release(). What `from` leads to must not change during the
+ * call.
  * Threads: any; blocks on the lower filesystem.
  * Errors: negative errno.
  */
@@ -25,11 +25,17 @@ struct scan {
 	unsigned lookups;  /* lower lookups made */
 };
 
-/*
- * dirfd: open O_RDONLY | O_DIRECTORY. before: what is listed now. drop_cache: fresh_scan_drops_cache() of the row.
- * stamp: one that was read just before, it saves a call; or NULL. Returns 0 or negative errno (then nothing is held).
- */
-int scan_half(int dirfd, const struct listing *before, bool drop_cache, const struct stamp *stamp, struct scan *s);
+/* What is known of the half; all may be left out. */
+struct scan_from {
+	const struct listing *before; /* what is listed now */
+	bool drop_cache;              /* fresh_scan_drops_cache() of the row */
+	const struct stamp *stamp;    /* one that was read just before: it saves a call */
+	const struct stamp *known;    /* what the directory showed at known_mono_ns (CLOCK_MONOTONIC), or later */
+	int64_t known_mono_ns;
+};
+
+/* dirfd: open O_RDONLY | O_DIRECTORY. Returns 0 or negative errno (then nothing is held). */
+int scan_half(int dirfd, const struct scan_from *from, struct scan *s);
 void scan_release(struct scan *s);
 
 /* A change while a directory was read. */

@@ -77,15 +77,21 @@ void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns
 	c->mono_ns = mono_ns;
 }
 
-void serverclock_moved(struct serverclock *c, const struct stamp *now, int64_t before_mono_ns, int64_t mono_ns)
+static int64_t later(int64_t a, int64_t b)
 {
-	int64_t ahead, then_ns = serverclock_at(c, before_mono_ns);
+	return a > b ? a : b;
+}
+
+void serverclock_moved(struct serverclock *c, const struct stamp *now, const struct stamp *before,
+		       int64_t before_mono_ns, int64_t mono_ns)
+{
+	int64_t ahead, then_ns = later(serverclock_at(c, before_mono_ns), before->ctime_ns);
 	/* Steps that are too small to be told from ticks must not add up. */
 	bool behind = now->ctime_ns < then_ns;
 
 	if (now->ctime_ns < then_ns - stamp_settle_ns(now)) {
 		c->back_ns = mono_ns;
-		if (__builtin_sub_overflow(serverclock_at(c, mono_ns), now->ctime_ns, &ahead) ||
+		if (__builtin_sub_overflow(later(serverclock_at(c, mono_ns), then_ns), now->ctime_ns, &ahead) ||
 		    __builtin_add_overflow(mono_ns, ahead, &c->doubt_ns))
 			c->doubt_ns = INT64_MAX;
 	}
@@ -159,15 +165,17 @@ void serverclock_saw(uint64_t dev, int64_t ctime_ns)
 	pthread_mutex_unlock(&lock);
 }
 
-void serverclock_changed(const struct stamp *now, int64_t before_mono_ns)
+void serverclock_changed(const struct stamp *now, const struct stamp *before, int64_t before_mono_ns)
 {
 	int64_t mono_ns = clock_mono_ns();
 	struct clock_slot *slot;
 
+	if (now->dev != before->dev || now->ino != before->ino || stamp_eq(now, before))
+		return;
 	pthread_mutex_lock(&lock);
 	slot = clock_find(now->dev);
 	if (slot)
-		serverclock_moved(&slot->clock, now, before_mono_ns, mono_ns);
+		serverclock_moved(&slot->clock, now, before, before_mono_ns, mono_ns);
 	pthread_mutex_unlock(&lock);
 }
 

@@ -59,12 +59,12 @@ int64_t stamp_settle_ns(const struct stamp *s);
  */
 void serverclock_saw(uint64_t dev, int64_t ctime_ns);
 /*
- * The directory showed another stamp when it was asked at before_mono_ns (CLOCK_MONOTONIC), so this one was made since.
- * If it is older than the server's clock was then, that was set back, or shows coarse ticks: the bound goes down to it. If
- * by more than ticks explain, it was set back (a storage failover, NTP): stamps from before the step are not believed until
- * the clock is behind them again.
+ * The directory showed `before` when it was asked at before_mono_ns (CLOCK_MONOTONIC, or earlier than that), so this one
+ * was made since, if it is another one of the same directory. If it is older than the server's clock was then, that was
+ * set back, or shows coarse ticks: the bound goes down to it. If by more than ticks explain, it was set back (a storage
+ * failover, NTP): stamps from before the step are not believed until the clock is behind them again.
  */
-void serverclock_changed(const struct stamp *now, int64_t before_mono_ns);
+void serverclock_changed(const struct stamp *now, const struct stamp *before, int64_t before_mono_ns);
 /* Is the clock known to be where it was before, so that stamps do not tell which of two changes came first? */
 bool serverclock_doubted(uint64_t dev);
 /* Returns a lower bound of the server's time now in ns since 1970; INT64_MIN if nothing was seen on dev. */
@@ -85,7 +85,8 @@ struct serverclock {
 	int64_t back_ns, doubt_ns; /* CLOCK_MONOTONIC: when it was seen to be set back; stamps say nothing until then */
 };
 void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns);
-void serverclock_moved(struct serverclock *c, const struct stamp *now, int64_t before_mono_ns, int64_t mono_ns);
+void serverclock_moved(struct serverclock *c, const struct stamp *now, const struct stamp *before,
+		       int64_t before_mono_ns, int64_t mono_ns);
 int64_t serverclock_at(const struct serverclock *c, int64_t mono_ns);
 
 #define SIZECOUNT_PROOF 3

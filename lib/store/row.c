@@ -4,6 +4,11 @@
 #include <endian.h>
 #include <string.h>
 
+#include "lib/base/clock.h"
+
+/* A listing that took longer is no harm: the server's clock may then be doubted without need, for that long. */
+#define SCAN_NS_MAX (2 * NS_PER_S)
+
 /* Columns of ROW_COLUMNS in sql.c; parameters are numbered one higher. */
 enum {
 	COL_ID,
@@ -164,10 +169,15 @@ int row_read(const struct db *db, sqlite3_stmt *s, struct store_row *row, struct
 	row->sum = (uint64_t)sqlite3_column_int64(s, COL_SUM);
 	row->scanned_ns = sqlite3_column_int64(s, COL_SCANNED);
 	if (row->id <= 0 || half < 0 || half >= HALVES || !read_folder(s, row) || !read_parked(s, f) ||
-	    !stamp_ok(&f->known) || !time_ok(f->trust_since_ns))
+	    !stamp_ok(&f->known) || !time_ok(f->trust_since_ns) || !time_ok(row->scanned_ns))
 		return db_damaged(db, e, "the row of half %lld makes no sense", (long long)row->id);
 	row->half = (enum half)half;
 	return 0;
+}
+
+int64_t store_row_known_ns(const struct store_row *row)
+{
+	return clock_mono_of_real(row->scanned_ns) - SCAN_NS_MAX;
 }
 
 int row_read_of(const struct db *db, sqlite3_stmt *s, const char *folder, enum half half, struct store_row *row,

@@ -29,4 +29,8 @@ struct store_row {
 	int64_t scanned_ns; /* CLOCK_REALTIME of the last scan, 0: never */
 };
 
+/* CLOCK_MONOTONIC before which fresh.known was not read, so that a change of the directory since was made since then: the
+ * scan's end, less than what a scan may take. */
+int64_t store_row_known_ns(const struct store_row *row);
+
 #endif

@@ -250,7 +250,7 @@ static inline void help_hold(struct help *h, const char *folder, enum half half)
 	struct cred owner;
 	int fd = OK(h, lower_open_half(&h->lower, folder, half, &owner));
 
-	assert_int_equal(scan_half(fd, NULL, false, NULL, &scan), 0);
+	assert_int_equal(scan_half(fd, &(struct scan_from){.before = NULL}, &scan), 0);
 	scan.last.server_now_ns = scan.last.s0.ctime_ns + 10 * NS_PER_S;
 	t.scan = &scan;
 	OK(h, apply_takeover(&h->apply, &t, &h->err));

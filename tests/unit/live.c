@@ -147,7 +147,7 @@ static void late_event_while_the_clock_is_back(void **state)
 	add.post.ctime_ns += 60 * NS_PER_S;
 	serverclock_saw(add.post.dev, add.post.ctime_ns);
 	l = live_peek(fs, cur);
-	serverclock_changed(&l->fresh.known, clock_mono_ns());
+	serverclock_changed(&l->fresh.known, &add.pre, clock_mono_ns());
 	assert_true(serverclock_doubted(add.post.dev));
 	/* Between opendir and the first READDIR, which shows what the half has become by then. */
 	assert_int_equal(live_open(fs, l, fd, &self), 0);

@@ -15,7 +15,7 @@ static void quiet(void **state)
 	/* One listing is enough for what is gone, too. */
 	check("2.b", "1.a:2,S ", 1, 0, false);
 	check("1.a:2,", "1.a:2,S ", 1, 0, false);
-	assert_int_equal(scan_half(box.dir, NULL, true, NULL, &s), 0);
+	assert_int_equal(scan_half(box.dir, &(struct scan_from){.drop_cache = true}, &s), 0);
 	assert_int_equal(listing_next(&s.listing, &at, &entry), 1);
 	assert_int_equal(fstatat(box.dir, "1.a:2,S", &st, 0), 0);
 	assert_int_equal(entry.ino, st.st_ino);
@@ -293,7 +293,7 @@ static void many_names(void **state)
 	make("1.a:2,");
 	settle();
 	scan_test_hook = dodge;
-	assert_int_equal(scan_half(box.dir, NULL, false, NULL, &s), 0);
+	assert_int_equal(scan_half(box.dir, &(struct scan_from){.before = NULL}, &s), 0);
 	assert_int_equal(s.listing.count, 100);
 	scan_release(&s);
 }
@@ -339,7 +339,7 @@ static void laws_under_renames(void **state)
 		struct scan s;
 		size_t at = 0;
 
-		assert_int_equal(scan_half(box.dir, &before, false, NULL, &s), 0);
+		assert_int_equal(scan_half(box.dir, &(struct scan_from){.before = &before}, &s), 0);
 		assert_int_equal(s.listing.count, BUSY);
 		while (listing_next(&s.listing, &at, &entry))
 			seen[atoi(entry.name)]++;
@@ -360,13 +360,13 @@ static void failures(void **state)
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
 	(void)state;
-	assert_int_equal(scan_half(fd, NULL, false, NULL, &s), -ENOTDIR);
+	assert_int_equal(scan_half(fd, &(struct scan_from){.before = NULL}, &s), -ENOTDIR);
 	assert_null(s.listing.bytes.data);
 	close(fd);
 	assert_int_equal(mkdirat(box.top, "gone", 0700), 0);
 	fd = openat(box.top, "gone", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(unlinkat(box.top, "gone", AT_REMOVEDIR), 0);
-	assert_int_equal(scan_half(fd, NULL, false, NULL, &s), -ESTALE);
+	assert_int_equal(scan_half(fd, &(struct scan_from){.before = NULL}, &s), -ESTALE);
 	close(fd);
 }
 

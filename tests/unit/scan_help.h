@@ -178,7 +178,7 @@ static inline void check(const char *before, const char *expect, unsigned listin
 	struct scan s;
 
 	listed(&old, &before, before ? 1 : 0);
-	assert_int_equal(scan_half(box.dir, &old, false, NULL, &s), 0);
+	assert_int_equal(scan_half(box.dir, &(struct scan_from){.before = &old}, &s), 0);
 	if (!box.late) {
 		assert_string_equal(names(&s.listing), expect);
 		assert_int_equal(s.listings, listings);

@@ -151,7 +151,7 @@ static void moved(struct serverclock *c, int64_t ctime_s, int64_t before_s, int6
 {
 	const struct stamp s = {.ctime_ns = ctime_s * NS_PER_S + 5};
 
-	serverclock_moved(c, &s, before_s * NS_PER_S, mono_s * NS_PER_S);
+	serverclock_moved(c, &s, &(struct stamp){.ctime_ns = -2000 * NS_PER_S}, before_s * NS_PER_S, mono_s * NS_PER_S);
 }
 
 static void clock_set_back(void **state)
@@ -184,6 +184,21 @@ static void clock_set_back(void **state)
 	assert_true(c.doubt_ns == INT64_MAX && serverclock_at(&c, 201 * NS_PER_S) < 0);
 }
 
+/* What the directory showed before is older than all that is known of the clock: after a restart. */
+static void clock_set_back_while_nobody_looked(void **state)
+{
+	struct serverclock c = {.ctime_ns = 905 * NS_PER_S, .mono_ns = 50 * NS_PER_S};
+	const struct stamp before = {.ctime_ns = 1000 * NS_PER_S + 5}, now = {.ctime_ns = 910 * NS_PER_S + 5};
+
+	(void)state;
+	serverclock_moved(&c, &now, &before, -100 * NS_PER_S, 60 * NS_PER_S);
+	assert_true(serverclock_at(&c, 60 * NS_PER_S) == now.ctime_ns);
+	/* What has not changed since says nothing, until the clock is there again. */
+	serverclock_update(&c, before.ctime_ns, 61 * NS_PER_S);
+	assert_true(serverclock_at(&c, 61 * NS_PER_S) <= 911 * NS_PER_S + 5);
+	assert_true(c.doubt_ns == 150 * NS_PER_S);
+}
+
 /* By less than ticks could explain, again and again. */
 static void small_steps_back_do_not_add_up(void **state)
 {
@@ -194,7 +209,7 @@ static void small_steps_back_do_not_add_up(void **state)
 	(void)state;
 	for (int i = 0; i < 10; i++) {
 		s.ctime_ns += 10 * NS_PER_MS + 1;
-		serverclock_moved(&c, &s, mono_ns + 90 * NS_PER_MS, mono_ns + 100 * NS_PER_MS);
+		serverclock_moved(&c, &s, &(struct stamp){0}, mono_ns + 90 * NS_PER_MS, mono_ns + 100 * NS_PER_MS);
 		mono_ns += 100 * NS_PER_MS;
 		assert_true(serverclock_at(&c, mono_ns) == s.ctime_ns);
 		assert_int_equal(c.doubt_ns, 0);
@@ -280,6 +295,7 @@ int main(void)
 		cmocka_unit_test(clock_set_back),
 		cmocka_unit_test(clock_table),
 		cmocka_unit_test(sizecount),
+		cmocka_unit_test(clock_set_back_while_nobody_looked),
 		cmocka_unit_test(small_steps_back_do_not_add_up),
 	};
 

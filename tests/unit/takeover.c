@@ -71,7 +71,7 @@ static void own_scan(struct help *h, struct own *o)
 				.gen = row.fresh.gen,
 				.need = row.fresh.need,
 				.disturbed = &o->disturbed}};
-	assert_int_equal(scan_half(fd, NULL, false, NULL, &o->scan), 0);
+	assert_int_equal(scan_half(fd, &(struct scan_from){.before = NULL}, &o->scan), 0);
 	o->scan.last.server_now_ns = o->scan.last.s0.ctime_ns + 10 * NS_PER_S;
 	close(fd);
 }

@@ -41,12 +41,13 @@ static int open_half(const struct tree *t, const char *folder, enum half half, s
 
 static int scan_disk(struct verify_found *f, const struct tree *t, const char *folder, enum half half, struct err *e)
 {
+	/* The client's cached pages are dropped: the server is asked, whatever the mount options say. */
+	struct scan_from from = {.before = f->state == VERIFY_DAMAGED ? NULL : &f->index, .drop_cache = true};
 	int fd = open_half(t, folder, half, e), rc;
 
 	if (fd < 0)
 		return fd;
-	/* The client's cached pages are dropped: the server is asked, whatever the mount options say. */
-	rc = scan_half(fd, f->state == VERIFY_DAMAGED ? NULL : &f->index, true, NULL, &f->disk);
+	rc = scan_half(fd, &from, &f->disk);
 	close(fd);
 	return rc < 0 ? err_set(e, rc, "%s/%s: cannot be listed: %s", folder, half_word(half), strerror(-rc)) : 0;
 }
