@@ -41,6 +41,7 @@ FAULTFS_SRC := $(wildcard tests/support/faultfs/*.c) fs/dirops.c
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
 SECONDS_EACH ?= 60
+VALGRIND := valgrind -q --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=99
 obj = $(patsubst %.c,$(B)/%.o,$(1))
 SOURCES := $(LIB_SRC) $(foreach p,$(PROGRAMS),$($(p)_SRC))
 # Unit tests may use what is not main() of any program.
@@ -48,7 +49,7 @@ UNIT_OBJ := $(call obj,$(filter-out %/main.c,$(SOURCES)))
 
 # Objects of tests are kept too.
 .SECONDARY:
-.PHONY: all help deps check check-unit check-mount check-servers check-agents check-everyday check-full \
+.PHONY: all help deps check check-unit check-valgrind check-mount check-servers check-agents check-everyday check-full \
 	check-fuzz fuzz fuzzers check-sanitized check-tsan lint bench check-nfs bench-nfs demo install uninstall clean
 all: $(addprefix $(B)/,$(PROGRAMS))
 
@@ -114,6 +115,10 @@ check: deps
 ## make check-unit      unit tests only (V=asan, V=tsan: another variant)
 check-unit: $(UNIT)
 	CMOCKA_MESSAGE_OUTPUT=TAP prove -j2 $(if $(VERBOSE),-v) $(UNIT)
+## make check-valgrind  unit tests under valgrind: no error, no memory lost
+check-valgrind: $(UNIT)
+	@command -v valgrind >/dev/null || { echo "valgrind is missing: run 'sudo make deps' first" >&2; exit 1; }
+	CMOCKA_MESSAGE_OUTPUT=TAP MAILDEX_POWERCUT_SEEDS=1 prove -j2 $(if $(VERBOSE),-v) --exec '$(VALGRIND)' $(UNIT)
 ## make check-fuzz      what the fuzzers found so far (tests/fuzz/corpus), replayed
 check-fuzz: $(FUZZ)
 	tests/fuzz/run replay $(B)/fuzz
@@ -132,12 +137,27 @@ check-mount: all $(B)/faultfs
 ## make check-everyday  rsync, tar, git, mutt, fio, ... on the mount
 check-servers check-agents check-everyday: all
 	MAILDEX_BUILD=$(B) tests/run tests/$(@:check-%=%) $(PYTEST)
-## make check-model     a seeded random machine of hosts, silent writers and faults beside an oracle: 10,000 steps
-## make soak            the same for hours (STEPS=..., SEED=...)
-check-model soak: STEPS ?= $(if $(filter soak,$@),1000000,10000)
-check-model soak: all $(B)/faultfs
+## make check-model     a seeded random machine of hosts, silent writers and faults beside an oracle: 10,000 steps (STEPS=, SEED=)
+## make soak            for hours: soak-kills soak-flat soak-leaks soak-model (make -k soak: all, whatever fails)
+## make soak-kills      kill -9 of either program or both while sessions work: 500 times (KILLS=)
+## make soak-flat       1,000,000 operations (OPERATIONS=), and an hour of them (HOUR=3600): descriptors and memory stay flat
+## make soak-leaks      100,000 operations with ASan: LeakSanitizer finds nothing
+## make soak-model      check-model, 1,000,000 steps
+soak: soak-kills soak-flat soak-leaks soak-model
+check-model: STEPS ?= 10000
+soak-model: STEPS ?= 1000000
+KILLS ?= 500
+OPERATIONS ?= 1000000
+HOUR ?= 3600
+check-model soak-model: all $(B)/faultfs
 	MAILDEX_BUILD=$(B) MAILDEX_MODEL_STEPS=$(STEPS) $(if $(SEED),MAILDEX_MODEL_SEED=$(SEED)) tests/run tests/model -n 4 $(PYTEST)
-.PHONY: check-model soak
+soak-kills: all
+	MAILDEX_BUILD=$(B) MAILDEX_KILLS=$(KILLS) tests/run tests/mount/test_kills.py $(PYTEST)
+soak-flat: all
+	MAILDEX_BUILD=$(B) MAILDEX_SOAK_OPS=$(OPERATIONS) MAILDEX_SOAK_S=$(HOUR) tests/run -m soak tests/soak -n 0 $(PYTEST)
+soak-leaks:
+	$(MAKE) V=asan soak-flat OPERATIONS=100000 PYTEST='-k operations'
+.PHONY: check-model soak soak-model soak-kills soak-flat soak-leaks
 ## make check-full      tests that take minutes: load
 check-full: deps
 	$(MAKE) all
@@ -155,9 +175,10 @@ lint:
 demo: deps
 	$(MAKE) all
 	tests/demo/run
-## make bench           measure: listings, index, rebuild, renames; side by side with native and bindfs
-bench: all $(BENCH)
-	tests/bench/run
+## make bench           measure: listings, index, rebuild, renames; side by side with native and bindfs; what storage that hangs
+##                      costs others (PARTS="costs hung": some of it)
+bench: all $(BENCH) $(B)/faultfs
+	MAILDEX_BUILD=$(B) unshare --mount --propagation shared tests/bench/run $(PARTS)
 ## make check-nfs       tests on a real NFS server and client (v3, v4.2, root squash), in a virtual machine; hours where it is emulated
 check-nfs:
 	tests/nfs/check

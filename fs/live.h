@@ -72,6 +72,7 @@ struct live {
 	/* The last reading by a check (or what the row stood for), and CLOCK_MONOTONIC before and after it; 0: none yet. */
 	struct stamp checked;
 	int64_t check_asked_ns, check_ended_ns;
+	int64_t scanned_ns; /* CLOCK_MONOTONIC when the listing that this one goes back to was begun */
 	char folder[];
 };
 

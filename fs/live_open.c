@@ -94,9 +94,10 @@ static void load(struct fs *fs, struct live *l)
 		counter_add(COUNT_LOADS, 1);
 		l->snapshot = s;
 		l->fresh = row.fresh;
+		l->scanned_ns = store_row_known_ns(&row);
 		if (!l->check_ended_ns) {
 			l->checked = row.fresh.known;
-			l->check_asked_ns = l->check_ended_ns = store_row_known_ns(&row);
+			l->check_asked_ns = l->check_ended_ns = l->scanned_ns;
 		}
 		/* What was done here while it was read, or just before, may or may not be in it. Nor is what this host
 		 * listed since in the tick of an unsettled row, if it was another process that did (a restart). */
@@ -162,6 +163,8 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 			gen = l->fresh.gen;
 		}
 		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev));
+		if (*verdict == FRESH_SERVE && l->scanned_ns < serverclock_twice_ns(s))
+			*verdict = FRESH_SCAN;
 		if (*verdict == FRESH_SERVE)
 			l->vouched_ns = asked_ns;
 		if (*verdict != FRESH_AGAIN)
@@ -255,7 +258,8 @@ static int64_t mtime_of_row(struct fs *fs, struct node *half, const struct stamp
 	l = live_get(fs, half, &error);
 	if (!l)
 		return fresh_mtime_ns(&none, s, fs->host_hash);
-	if (index_read(fs, l, &row, NULL) == 1 && fresh_proven(&row.fresh) && stamp_eq(s, &row.fresh.known))
+	if (index_read(fs, l, &row, NULL) == 1 && fresh_proven(&row.fresh) && stamp_eq(s, &row.fresh.known) &&
+	    !serverclock_twice_ns(s))
 		none = row.fresh;
 	live_put(fs, l);
 	return fresh_mtime_ns(&none, s, fs->host_hash);
@@ -293,7 +297,7 @@ static int64_t mtime_shown(struct fs *fs, const struct live *l, const struct sta
 {
 	struct fresh shown = l->fresh;
 
-	shown.need |= l->stat_behind;
+	shown.need |= l->stat_behind || serverclock_twice_ns(reading);
 	return fresh_mtime_ns(&shown, reading, fs->host_hash);
 }
 

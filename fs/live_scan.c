@@ -179,6 +179,8 @@ int live_scan(struct fs *fs, struct live *l, int dirfd, const struct cred *who, 
 		r = scan_apply(fs, l, s, resolved, repaired);
 		if (r < 0)
 			scan_release(s);
+		else
+			l->scanned_ns = asked_ns;
 	}
 	if (r < 0) {
 		live_set_need(l);

@@ -63,9 +63,11 @@ void fresh_scanned(struct fresh *f, const struct fresh_pass *p, bool unclear, bo
 {
 	/*
 	 * A stamp that an earlier scan found settled stays so, also for a process that has not seen much of the
-	 * server's clock yet (a restart). One that a window raised was never found settled.
+	 * server's clock yet (a restart). One that a window raised was never found settled, and one that the clock was
+	 * set back over will be the clock's time once more.
 	 */
-	bool was_settled = !f->unsettled && !f->trust && !f->need && stamp_eq(&f->known, &p->s0);
+	bool was_settled = p->server_now_ns >= p->s0.ctime_ns && !f->unsettled && !f->trust && !f->need &&
+			   stamp_eq(&f->known, &p->s0);
 
 	/* Newer than all that this row knew, or the clock went back below what the row stands for. */
 	if (p->s1.ctime_ns > f->seen_ns || p->s1.ctime_ns < f->known.ctime_ns)

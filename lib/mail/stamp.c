@@ -82,16 +82,33 @@ static int64_t later(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
+/* The step was made after the directory was asked before, and the change after the step. */
+static void twice_widen(struct serverclock *c, int64_t from_ns, int64_t to_ns)
+{
+	if (!c->back_ns || from_ns < c->twice_from_ns)
+		c->twice_from_ns = from_ns;
+	if (!c->back_ns || to_ns > c->twice_to_ns)
+		c->twice_to_ns = to_ns;
+}
+
+int64_t serverclock_twice_at(const struct serverclock *c, int64_t ctime_ns)
+{
+	return c->back_ns && ctime_ns >= c->twice_from_ns && ctime_ns <= c->twice_to_ns ? c->back_ns : 0;
+}
+
 void serverclock_moved(struct serverclock *c, const struct stamp *now, const struct stamp *before,
 		       int64_t before_mono_ns, int64_t mono_ns)
 {
-	int64_t ahead, then_ns = later(serverclock_at(c, before_mono_ns), before->ctime_ns);
+	int64_t ahead, now_ns = serverclock_at(c, mono_ns);
+	int64_t then_ns = later(serverclock_at(c, before_mono_ns), before->ctime_ns);
 	/* Steps that are too small to be told from ticks must not add up. */
 	bool behind = now->ctime_ns < then_ns;
 
-	if (now->ctime_ns < then_ns - stamp_settle_ns(now)) {
+	/* A directory's own times never go back otherwise. */
+	if (now->ctime_ns < later(then_ns - stamp_settle_ns(now), before->ctime_ns)) {
+		twice_widen(c, now->ctime_ns - (mono_ns - before_mono_ns), later(now_ns, then_ns));
 		c->back_ns = mono_ns;
-		if (__builtin_sub_overflow(later(serverclock_at(c, mono_ns), then_ns), now->ctime_ns, &ahead) ||
+		if (__builtin_sub_overflow(later(now_ns, then_ns), now->ctime_ns, &ahead) ||
 		    __builtin_add_overflow(mono_ns, ahead, &c->doubt_ns))
 			c->doubt_ns = INT64_MAX;
 	}
@@ -177,6 +194,19 @@ void serverclock_changed(const struct stamp *now, const struct stamp *before, in
 	if (slot)
 		serverclock_moved(&slot->clock, now, before, before_mono_ns, mono_ns);
 	pthread_mutex_unlock(&lock);
+}
+
+int64_t serverclock_twice_ns(const struct stamp *s)
+{
+	struct clock_slot *slot;
+	int64_t twice_ns = 0;
+
+	pthread_mutex_lock(&lock);
+	slot = clock_find(s->dev);
+	if (slot)
+		twice_ns = serverclock_twice_at(&slot->clock, s->ctime_ns);
+	pthread_mutex_unlock(&lock);
+	return twice_ns;
 }
 
 bool serverclock_doubted(uint64_t dev)

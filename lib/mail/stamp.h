@@ -65,6 +65,11 @@ void serverclock_saw(uint64_t dev, int64_t ctime_ns);
  * failover, NTP): stamps from before the step are not believed until the clock is behind them again.
  */
 void serverclock_changed(const struct stamp *now, const struct stamp *before, int64_t before_mono_ns);
+/*
+ * CLOCK_MONOTONIC when the clock was last seen to be set back over this time, so that a change may have the very stamp of
+ * one before; 0: it was not. What was listed before says nothing then, and what the server shows may have been shown.
+ */
+int64_t serverclock_twice_ns(const struct stamp *s);
 /* Is the clock known to be where it was before, so that stamps do not tell which of two changes came first? */
 bool serverclock_doubted(uint64_t dev);
 /* Returns a lower bound of the server's time now in ns since 1970; INT64_MIN if nothing was seen on dev. */
@@ -83,11 +88,13 @@ struct serverclock {
 	int64_t ctime_ns;          /* the stamp that says most */
 	int64_t mono_ns;           /* CLOCK_MONOTONIC when it was seen */
 	int64_t back_ns, doubt_ns; /* CLOCK_MONOTONIC: when it was seen to be set back; stamps say nothing until then */
+	int64_t twice_from_ns, twice_to_ns; /* what it went through twice, if back_ns */
 };
 void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns);
 void serverclock_moved(struct serverclock *c, const struct stamp *now, const struct stamp *before,
 		       int64_t before_mono_ns, int64_t mono_ns);
 int64_t serverclock_at(const struct serverclock *c, int64_t mono_ns);
+int64_t serverclock_twice_at(const struct serverclock *c, int64_t ctime_ns);
 
 #define SIZECOUNT_PROOF 3
 struct sizecount { /* starts all zero */

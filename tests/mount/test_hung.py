@@ -2,7 +2,6 @@
 """Two storage mounts below root, one of which hangs with twenty sessions in it: whoever works on the other does not notice. (How
 little is measured by make bench.) Who is stuck can be killed, the mount can be taken away."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -10,42 +9,8 @@ import subprocess
 import pytest
 
 from daemon import WAIT_S, until
-from faultfs import FaultFs
-from host import Maildex, ls, touch
-
-STUCK = 20
-
-
-class TwoStorages(Maildex):
-    """root/slow and root/well are filesystems of their own; slow obeys self.slow."""
-
-    def __enter__(self):
-        self.mirrors = []
-        try:
-            for name in ("slow", "well"):
-                made, mirror = os.path.join(self.dir, "made-" + name), os.path.join(self.root, name)
-                os.mkdir(made, 0o755)
-                os.mkdir(mirror, 0o755)
-                self.mirrors.append(FaultFs(made, mirror).__enter__())
-            self.slow, self.well = self.mirrors
-            for name in ("slow", "well"):
-                for n in range(STUCK):
-                    self.maildir(f"{name}/u{n}", new=2, cur=5)
-            return super().__enter__()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def __exit__(self, *args):
-        with contextlib.ExitStack() as last_first:
-            last_first.callback(super().__exit__, *args)
-            for mirror in self.mirrors:
-                last_first.callback(mirror.close)
-            if self.process:
-                last_first.callback(self.stop)
-            last_first.callback(self.fs_end)
-            for mirror in self.mirrors:
-                last_first.callback(mirror.free)
+from host import ls, touch
+from storages import STUCK, TwoStorages, delivering, flagging, hung, listing, looking, reading
 
 
 @pytest.fixture(name="m")
@@ -70,49 +35,6 @@ def a_day(m, n):
     assert os.fsencode(f"17{n}.M1P1.host:2,S") in ls(f"{top}/cur")
     os.unlink(f"{top}/cur/17{n}.M1P1.host:2,S")
     assert os.fsencode(f"17{n}.M1P1.host:2,S") not in ls(f"{top}/cur")
-
-
-def listing(top):
-    os.listdir(f"{top}/cur")
-
-
-def looking(top):
-    os.stat(f"{top}/new")
-
-
-def reading(top):
-    with open(f"{top}/cur/1600000001.M1P1.host:2,S", "rb") as f:
-        f.read()
-
-
-def flagging(top):
-    os.rename(f"{top}/cur/1600000002.M1P1.host:2,S", f"{top}/cur/1600000002.M1P1.host:2,ST")
-
-
-def delivering(top):
-    with open(f"{top}/tmp/18.M1P1.host", "xb") as f:
-        f.write(b"x")
-
-
-CALLS = [listing, looking, reading, delivering]
-
-
-@contextlib.contextmanager
-def hung(m, processes, calls=None, sessions=STUCK):
-    """All that is asked of slow/ waits, with sessions in it. A rename between directories would hold the kernel's lock over
-    all such renames of the mount, as on plain NFS: flags are set within one."""
-    made = [processes() for _ in range(sessions)]
-    m.slow.delay("*", "*", 600000)
-    try:
-        for n, p in enumerate(made):
-            p.begin((calls or CALLS)[n % len(calls or CALLS)], m.up(f"slow/u{n}"))
-        until("them to be stuck", lambda: m.slow.waiting() >= 1)
-        yield made
-    finally:
-        m.slow.clear()
-    for p in made:
-        if p.pid:
-            p.end()
 
 
 def test_the_other_storage_is_served(m, processes):

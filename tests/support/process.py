@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import socket
+import traceback
 from errno import EINTR
 
 from daemon import WAIT_S
@@ -19,8 +20,13 @@ class Process:
         self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
-            self.ours.close()
-            self._serve(theirs)
+            try:
+                self.ours.close()
+                self._serve(theirs)
+            except BaseException:  # pylint: disable=broad-except
+                traceback.print_exc()
+            finally:
+                os._exit(1)  # never out of here: what our parent takes down at its end is not ours
         theirs.close()
 
     @staticmethod

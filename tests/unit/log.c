@@ -184,7 +184,7 @@ static int own_syslog(void)
 	const struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
 	int fd;
 
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("tmpfs", "/dev", "tmpfs", 0, NULL) < 0)
 		return -1;
 	if (mknod("/dev/null", S_IFCHR | 0666, (1 << 8) | 3) < 0)

@@ -321,7 +321,7 @@ static int on_a_small_disk(struct help *h)
 	unsigned n;
 	int fd;
 
-	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("tmpfs", h->dir, "tmpfs", 0, "size=1m") < 0)
 		return CHILD_SKIP;
 	listing_init(&l);

@@ -162,7 +162,7 @@ static void in_child(int (*fn)(void))
 /* Mounts of a child of its own: nobody else sees them, and they end with it. */
 static int private_mounts(void)
 {
-	return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+	return unshare(CLONE_NEWNS) == 0 && mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0;
 }
 
 static int bound_child(void)
@@ -186,7 +186,7 @@ static int bound_child(void)
 	device = tree_device(st.st_dev);
 
 	/* With it the same tree is seen in both places; links to the socket's folder don't matter. */
-	MUST(mount(root, lower, NULL, MS_BIND, NULL) == 0);
+	MUST(mount(root, lower, "none", MS_BIND, NULL) == 0);
 	tree_lower_path(root, root, sock, out, sizeof(out));
 	MUST(strcmp(out, lower) == 0);
 	MUST(tree_open(&bound, out, NULL) == 0);
