@@ -4,6 +4,7 @@ each mounted filesystem (s_vfs_rename_mutex of its superblock). All storages bel
 
 import contextlib
 import os
+import random
 import statistics
 import time
 
@@ -14,6 +15,7 @@ from storages import TwoStorages
 
 HELD_S = 3  # so long the rename on the one storage takes
 ROUNDS = 5
+HANGS = 20
 NAME = "1600000003.M1P1.host:2,S"
 
 
@@ -110,6 +112,13 @@ class Place:
             self.took[what].append(p.end())
 
 
+@contextlib.contextmanager
+def pause():
+    """Instead of a hang: caches are as cold after it."""
+    time.sleep(1)
+    yield
+
+
 def measure(slow, hung_at, places, made):
     """Each round: one rename hangs on slow, made by way of hung_at; the same is done in all places meanwhile."""
     holder, rest = made[0], [made[1 + 3 * n : 4 + 3 * n] for n in range(len(places))]
@@ -117,7 +126,7 @@ def measure(slow, hung_at, places, made):
         names = [f"19{n:06}{hung_at is None:d}{k}{os.urandom(4).hex()}.M1P1.host" for k in range(len(places))]
         for place, name in zip(places, names):
             place.prepare(name)
-        with Hold(slow, hung_at, holder, names[0] + "h") if hung_at else contextlib.nullcontext():
+        with Hold(slow, hung_at, holder, names[0] + "h") if hung_at else pause():
             for place, name, processes in zip(places, names, rest):
                 place.begin(processes, name)
             for place, name in zip(places, names):
@@ -164,6 +173,37 @@ def killed(m, made):
     return out
 
 
+def stream(top, name, seconds):
+    """Deliveries one after the other, some 50 a second at most; returns how many."""
+    end, n = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        deliver(top, f"{name}.{n}.host")
+        n += 1
+        time.sleep(0.02)
+    return n
+
+
+def amid(m, deliverers, other):
+    """Hangs of slow in the midst of deliveries to it: how many of HANGS hold up a delivery to well for as long as they last
+    (1 s is looked at); and how many deliveries a second there were before."""
+    held, done, took = 0, 0, 0
+    for n in range(HANGS):
+        name = f"21.{len(deliverers)}.{n}"
+        start = time.monotonic()
+        for k, p in enumerate(deliverers):
+            p.begin(stream, m.up(f"slow/u{k}"), f"{name}.{k}", 0.5)
+        time.sleep(0.3 + random.random() / 20)
+        m.slow.delay("*", "*", 600000)
+        took += time.monotonic() - start
+        time.sleep(0.1)
+        other.begin(deliver, m.up("well/u4"), f"{name}.host")
+        held += not other.answers(1)
+        m.slow.clear()
+        done += sum(p.end() for p in deliverers)
+        other.end()
+    return held, done / took
+
+
 def shared(made):
     """One maildexfs over both storages; and both without one."""
     with TwoStorages(log="info") as m:
@@ -173,7 +213,8 @@ def shared(made):
         measure(m.slow, None, [free], made)
         measure(m.slow, m.up("slow/u0"), [through, below], made)
         measure(m.slow, m.low("slow/u0"), [plain], made)
-        return [free, through, below, plain], killed(m, made[:5])
+        hangs = [amid(m, made[6 : 6 + count], made[5]) for count in (1, 10)]
+        return [free, through, below, plain], killed(m, made[:5]), hangs
 
 
 def apart(made):
@@ -197,8 +238,8 @@ def figures():
     """Prints Markdown."""
     say(f"a rename between directories hangs for {HELD_S} s")
     with unless_it_fails():
-        with sessions(7) as made:
-            places, (waiter_s, freed_s, again_s) = shared(made)
+        with sessions(16) as made:
+            places, (waiter_s, freed_s, again_s), hangs = shared(made)
         with sessions(4) as made:
             places.append(apart(made))
     print(
@@ -213,4 +254,8 @@ def figures():
         f"\nOne who waits for the lock and is killed ends after {waiter_s:.1f} s. When the one who holds it is killed, others "
         f"go on after {freed_s:.1f} s; but where the next delivery to the hung storage comes first, they wait anew: "
         f"{again_s:.1f} s, which is what is left of the hang."
+    )
+    often = "; ".join(f"{held} of {HANGS} amid {rate:.0f} deliveries a second" for held, rate in hangs)
+    print(
+        f"\nHangs that held up deliveries by rename on the other storage, since one on theirs was under way: {often}."
     )

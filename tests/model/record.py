@@ -160,6 +160,7 @@ class Records:
         if not hidden and again and again[0] != {frozenset(names)}:
             if now - again[1] < Stamps.settle_s(stamp):
                 hidden = True
+                self._stood_otherwise(r, {message_of(n) for was in again[0] for n in was ^ frozenset(names)}, stamp)
             else:  # no rule can tell them apart (the model's report, 4): that is outside of the law
                 stamp = self._another_stamp(half)
         self._stands(half, stamp, names)
@@ -202,6 +203,14 @@ class Records:
                 r.unopened[h][m] = until
             if until:
                 r.excused[h][m] = max(until, r.excused[h].get(m, 0))
+
+    def _stood_otherwise(self, r, messages, stamp):
+        """By times that were set, the half has the stamp of what it was in this tick."""
+        until = time.monotonic() + Stamps.settle_s(stamp) + SLACK_S
+        self.latest = max(self.latest, until)
+        for excused in r.excused:
+            for m in messages:
+                excused[m] = max(until, excused.get(m, 0))
 
     def _another_stamp(self, half):
         path = self.w.low(*half)

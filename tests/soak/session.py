@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A session of the soak, in a process of its own (process.Process): what mail servers and delivery agents do in mailboxes, with
-messages and folders that are its own. Between two steps it holds nothing open. Some steps change the tree below the mount, or
-speak to maildexd, and go."""
+"""A session of the soak, in a process of its own (process.Process): what mail servers and delivery agents do in
+mailboxes, with messages and folders that are its own. Between two steps it holds nothing open. Some steps change the tree
+below the mount, or speak to maildexd, and go."""
 
 import ctypes
 import fcntl
@@ -19,7 +19,7 @@ IN_CREATE = 0x100
 
 
 class Session:
-    """at: its messages, as [folder, half, name]. Steps return how many operations they were; on the mount, if not said."""
+    """at: its messages, as [folder, half, name]. Each step returns how many operations it was."""
 
     def __init__(self, number, mount, root, socket, boxes):
         self.number, self.mount, self.root, self.socket, self.boxes = number, mount, root, socket, boxes
@@ -83,14 +83,14 @@ class Session:
         self.at.append([folder, "new", name])
         return 3
 
-    def flag(self, top=None, half=None):
+    def flag(self, half=None):
         """Within cur/, or out of new/."""
         _, m = self.message(half)
         if not m:
             return 0
         folder, half, name = m
         new = name.split(":")[0] + ":2," + "".join(sorted(self.random.sample("DFRST", 2)))
-        os.rename(os.path.join(top or self.mount, folder, half, name), os.path.join(top or self.mount, folder, "cur", new))
+        os.rename(self.up(folder, half, name), self.up(folder, "cur", new))
         m[1:] = ["cur", new]
         return 1
 

@@ -183,23 +183,25 @@ static void scanned_table(void **state)
 	static const struct {
 		const char *what;
 		int64_t s0, s1, now;
-		bool unclear, meanwhile;
+		bool unclear, meanwhile, settled_before;
 		bool want_need, want_unsettled;
 	} cases[] = {
-		{"quiet", 10, 10, 500 * MS, 0, 0, 0, 0},
-		{"unsettled", 10, 10, 20 * MS, 0, 0, 0, 1},
-		{"moved: list before serving", 10, 11, 500 * MS, 0, 0, 1, 0},
-		{"a message was kept unclear", 10, 10, 500 * MS, 1, 0, 1, 0},
-		{"need set during the scan stays", 10, 10, 500 * MS, 0, 1, 1, 0},
+		{"quiet", 10, 10, 500 * MS, 0, 0, 0, 0, 0},
+		{"unsettled", 10, 10, 20 * MS, 0, 0, 0, 0, 1},
+		{"moved: list before serving", 10, 11, 500 * MS, 0, 0, 0, 1, 0},
+		{"a message was kept unclear", 10, 10, 500 * MS, 1, 0, 0, 1, 0},
+		{"need set during the scan stays", 10, 10, 500 * MS, 0, 1, 0, 1, 0},
+		{"found settled before, by who knew more of the clock", 10, 10, 20 * MS, 0, 0, 1, 0, 0},
+		{"the same, but the clock was set back since", 10, 10, -500 * MS, 0, 0, 1, 0, 1},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct fresh_pass p = {
 			.number = 1, .s0 = at(cases[i].s0), .s1 = at(cases[i].s1), .server_now_ns = T0 + cases[i].now};
-		struct fresh f = proven_at(1);
+		struct fresh f = proven_at(cases[i].settled_before ? cases[i].s0 : 1);
 
-		f.trust = true;
+		f.trust = !cases[i].settled_before;
 		f.nparked = 2;
 		f.gen = 4;
 		fresh_scanned(&f, &p, cases[i].unclear, cases[i].meanwhile);

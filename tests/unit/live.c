@@ -160,6 +160,36 @@ static void late_event_while_the_clock_is_back(void **state)
 	assert_listed_right(cur);
 }
 
+/* The clock was set back over the half's time: a change that is made when it comes there again can't be told by its stamp.
+ * So what was listed before is listed once more, and no time of the server's is shown with it. */
+static void listed_before_the_clock_was_set_back(void **state)
+{
+	int fd = node_dir_get(&fs->nodes, cur);
+	int64_t mtime_ns, keep_ns;
+	struct live_times plain = {0};
+	struct stamp before, reading;
+	uint64_t done;
+
+	(void)state;
+	settle(cur);
+	assert_int_equal(live_mtime(fs, cur, fd, &plain, &reading, &mtime_ns, &keep_ns), 0);
+	assert_true(mtime_ns == reading.mtime_ns);
+	before = reading;
+	before.ctime_ns += 60 * NS_PER_S;
+	serverclock_changed(&reading, &before, clock_mono_ns());
+	done = listings();
+	assert_listed_right(cur);
+	assert_int_equal(listings(), done + 1);
+	assert_listed_right(cur);
+	assert_int_equal(listings(), done + 1);
+	assert_int_equal(live_mtime(fs, cur, fd, &plain, &reading, &mtime_ns, &keep_ns), 0);
+	assert_true(mtime_ns < reading.mtime_ns);
+	/* What is changed when the clock is behind it all counts as ever: here that is a minute from now. */
+	reading.ctime_ns += 60 * NS_PER_S + 1;
+	assert_int_equal(serverclock_twice_ns(&reading), 0);
+	node_dir_put(&fs->nodes, cur);
+}
+
 /* A hint without a window that tells nothing new costs no listing; one that lies costs no wrong listing. */
 static void hints(void **state)
 {
@@ -311,6 +341,8 @@ int main(void)
 		T(c12_a_changed_half_drops_the_others_reading),
 		T(folders_used_once_go_first),
 		T(late_event_during_a_scan),
+		/* The process knows one clock of this filesystem: no test may come behind these. */
+		T(listed_before_the_clock_was_set_back),
 		T(late_event_while_the_clock_is_back),
 	};
 

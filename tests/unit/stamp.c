@@ -197,6 +197,15 @@ static void clock_set_back_while_nobody_looked(void **state)
 	serverclock_update(&c, before.ctime_ns, 61 * NS_PER_S);
 	assert_true(serverclock_at(&c, 61 * NS_PER_S) <= 911 * NS_PER_S + 5);
 	assert_true(c.doubt_ns == 150 * NS_PER_S);
+	/* What may come, or came, a second time. */
+	assert_true(serverclock_twice_at(&c, before.ctime_ns) == 60 * NS_PER_S);
+	assert_true(serverclock_twice_at(&c, now.ctime_ns) == 60 * NS_PER_S);
+	assert_true(serverclock_twice_at(&c, before.ctime_ns + 1) == 0);
+	assert_true(serverclock_twice_at(&c, 700 * NS_PER_S) == 0);
+	/* By less than ticks could explain; but no directory's own time goes back by itself. */
+	c = (struct serverclock){.ctime_ns = 910 * NS_PER_S, .mono_ns = 60 * NS_PER_S};
+	serverclock_moved(&c, &(struct stamp){.ctime_ns = before.ctime_ns - 1}, &before, 60 * NS_PER_S, 60 * NS_PER_S);
+	assert_true(serverclock_twice_at(&c, before.ctime_ns) == 60 * NS_PER_S);
 }
 
 /* By less than ticks could explain, again and again. */
