@@ -162,7 +162,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 			*burst = live_close_burst(fs, l, asked_ns, s);
 			gen = l->fresh.gen;
 		}
-		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev));
+		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev), asked_ns - l->scanned_ns);
 		if (*verdict == FRESH_SERVE && l->scanned_ns < serverclock_twice_ns(s))
 			*verdict = FRESH_SCAN;
 		if (*verdict == FRESH_SERVE)

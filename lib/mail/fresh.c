@@ -33,13 +33,19 @@ static bool settled(const struct stamp *s, int64_t server_now_ns)
 	return server_now_ns >= s->ctime_ns && server_now_ns - s->ctime_ns >= stamp_settle_ns(s);
 }
 
+/* A listing that was begun so long ago is older than any change that shares its stamp. A little longer than it must be, so
+ * that the server's clock, where it is known, has said so before. */
+static int64_t listed_settle_ns(const struct stamp *s)
+{
+	return stamp_settle_ns(s) + stamp_settle_ns(s) / 200;
+}
+
 enum fresh_verdict fresh_check(const struct fresh *f, uint64_t gen_before, bool asked_again, const struct stamp *s,
-			       int64_t server_now_ns)
+			       int64_t server_now_ns, int64_t listed_ns)
 {
 	if (f->need || f->nparked > 0)
 		return FRESH_SCAN;
-	/* Older than that: the clock was set back, and who knows when it comes there again. */
-	if (f->unsettled && (settled(&f->known, server_now_ns) || server_now_ns < f->known.ctime_ns))
+	if (f->unsettled && (settled(&f->known, server_now_ns) || listed_ns >= listed_settle_ns(&f->known)))
 		return FRESH_SCAN;
 	if (stamp_eq(s, &f->known))
 		return FRESH_SERVE;

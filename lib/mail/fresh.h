@@ -42,10 +42,13 @@ struct fresh {
 /* A half that nothing is known of: need is set. */
 void fresh_init(struct fresh *f);
 
-/* Rule 1: may the listing be served? S was asked for after gen_before was read. */
+/*
+ * Rule 1: may the listing be served? S was asked for after gen_before was read. listed_ns: so long ago was it begun to be
+ * read, or less. While the server's clock is known, that decides nothing; behind a step back, who knows what time it is.
+ */
 enum fresh_verdict { FRESH_SERVE, FRESH_AGAIN, FRESH_SCAN };
 enum fresh_verdict fresh_check(const struct fresh *f, uint64_t gen_before, bool asked_again, const struct stamp *s,
-			       int64_t server_now_ns);
+			       int64_t server_now_ns, int64_t listed_ns);
 
 /* Rule 3: what one pass over the directory showed. */
 struct fresh_pass {

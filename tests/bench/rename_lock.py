@@ -142,6 +142,16 @@ def begun(m, p, box, name):
     until("the rename to hang", lambda: m.slow.waiting() == 1)
 
 
+def at_the_lock(p):
+    """It sleeps in the kernel, and goes on to, as who waits for a lock does, not for an answer."""
+    states = []
+    for _ in range(5):
+        with open(f"/proc/{p.pid}/stat", encoding="ascii") as f:
+            states.append(f.read().rsplit(")", 1)[1].split()[0])
+        time.sleep(0.02)
+    return set(states) == {"D"}
+
+
 def ended_s(p):
     start = time.monotonic()
     p.kill()
@@ -154,18 +164,18 @@ def killed(m, made):
     holder, waiter, again, behind, last = made
     begun(m, holder, "u0", "20a.M1P1.host")
     waiter.begin(deliver, m.up("well/u3"), "20b.M1P1.host")
-    time.sleep(0.2)
+    until("one to wait for the lock", lambda: at_the_lock(waiter))
     out = [ended_s(waiter)]
     holder.end()
     begun(m, holder, "u0", "20c.M1P1.host")
     again.begin(deliver, m.up("well/u3"), "20d.M1P1.host")
-    time.sleep(0.2)
+    until("one to wait for the lock", lambda: at_the_lock(again))
     start = time.monotonic()
     holder.kill()
     again.end()
     out.append(time.monotonic() - start)
     behind.begin(deliver, m.up("slow/u1"), "20e.M1P1.host")
-    time.sleep(0.2)
+    time.sleep(0.5)
     last.begin(taken_s, deliver, m.up("well/u3"), "20f.M1P1.host")
     out.append(last.end())
     behind.end()

@@ -61,7 +61,7 @@ static void check_fresh(const struct event *ev, struct fuzz_in *in)
 		/* A listing that changed without a window that vouches for it is read again, or says that it is not proven. */
 		CHECK(!changed || !fresh_proven(&f));
 		fresh_gap(&f);
-		CHECK(fresh_check(&f, f.gen, true, &f.known, INT64_MAX) == FRESH_SCAN || !(f.need || f.trust));
+		CHECK(fresh_check(&f, f.gen, true, &f.known, INT64_MAX, 0) == FRESH_SCAN || !(f.need || f.trust));
 		f.need = before.need;
 	}
 }

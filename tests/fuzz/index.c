@@ -54,7 +54,7 @@ static void check_fresh(const struct fresh *row)
 	struct fresh f = *row;
 
 	for (size_t i = 0; i < LEN(nows); i++) {
-		enum fresh_verdict v = fresh_check(&f, f.gen, false, &f.known, nows[i]);
+		enum fresh_verdict v = fresh_check(&f, f.gen, false, &f.known, nows[i], 0);
 
 		CHECK(v == FRESH_SCAN || (v == FRESH_SERVE && !f.need && f.nparked == 0));
 	}

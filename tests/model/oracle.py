@@ -112,7 +112,7 @@ class Oracle:
     def _mtime(self, host, half, shown, names):
         """Law 4: a time that was shown with one listing, before and after it, is shown with no other, at no host."""
         other = self.w.records.half(half).shown.setdefault(shown, (names, host))
-        if other[0] != names:
+        if other[0] != names and not self.w.records.came_again(half, shown):
             self.wrong("mtime", host, half, f"{shown} is shown with {sorted(names)}; with {sorted(other[0])} at host {other[1]}")
         low = self.w.stamps.of(self.w.low(*half))
         disk = self.w.on_disk(half)
@@ -154,7 +154,7 @@ class Oracle:
             with h.acting():
                 shown = os.stat(h.up(*half)).st_mtime_ns
                 remembered = h.remembers.get(half)
-                skips = remembered is not None and remembered[0] == shown
+                skips = remembered is not None and remembered[0] == shown and not self.w.records.came_again(half, shown)
                 if not skips:
                     with opened(h.up(*half)) as fd:
                         h.remembers[half] = (shown, {e[2] for e in listing(fd)})
@@ -219,6 +219,8 @@ class Oracle:
         """Speed comes back by itself: the server's own time is shown again, and nothing is listed below for it."""
         if any(at + back > time.time_ns() for at, back in self.w.stamps.steps):
             return  # until the server's clock is again where it was, nobody knows when a stamp has settled
+        if self.w.stamps.maybe_twice(self.w.stamps.of(self.w.low(*half))):
+            return  # and what it went through twice is shown with a time of its own
         end = time.monotonic() + REST_S
         while True:
             self.check(h.number, half)

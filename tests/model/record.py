@@ -26,6 +26,7 @@ BURST_LATE_S = 0.1  # fs/live.h, LIVE_BURST_LATE_NS
 SLACK_S = 0.03  # two clocks, and the way from the change to our clock
 CONFIRM_LATE_S = 2  # a background job on a busy machine
 SECOND = 10**9
+NOTICED_NS = 30 * SECOND
 WINDOWED = ("cur",)
 
 
@@ -38,13 +39,19 @@ class Stamps:
 
     def __init__(self, faults):
         self.tick_ns, self.sized = faults["tick_ms"] * 1000000, faults["sized"]
-        self.steps, self.rolled = [], {}
+        self.steps, self.rolled, self.rolls = [], {}, []
 
     def clock_back(self, at_ns, back_ns):
         self.steps.append((at_ns, back_ns))
 
     def roll_back(self, path, real_ctime_ns, stamp):
         self.rolled[os.stat(path).st_ino] = (real_ctime_ns, stamp)
+        self.rolls.append(time.time_ns())
+
+    def maybe_twice(self, stamp):
+        """May a host think that the clock was set back over this time? It may have noticed late, and a directory that was
+        rolled back looks as if."""
+        return any(stamp[0] <= at + NOTICED_NS for at in [at for at, _ in self.steps] + self.rolls)
 
     def _shown(self, ns):
         ns -= sum(back for at, back in self.steps if ns >= at)
@@ -82,6 +89,7 @@ class Half:
         self.moved = {}  # name -> when it last came to lead to something else
         self.led, self.repointed = {}, {}  # name -> the inode that it led to last; when it came to lead to another
         self.stood = collections.OrderedDict()  # stamp -> [contents, last seen]
+        self.mtimes = collections.defaultdict(set)  # the server's own mtime -> contents
         self.shown = {}  # mtime -> (names, host): law 4
 
 
@@ -140,6 +148,7 @@ class Records:
         return stamp, names
 
     def _stands(self, half, stamp, names):
+        self.half(half).mtimes[stamp[1]].add(frozenset(names))
         contents = self.half(half).stood.setdefault(stamp, [set(), 0])
         contents[0].add(frozenset(names))
         contents[1] = time.monotonic()
@@ -296,6 +305,11 @@ class Records:
     def stands_for(self, half, stamp, names):
         stood = self.half(half).stood.get(stamp)
         return bool(stood) and stood[0] == {frozenset(names)}
+
+    def came_again(self, half, mtime):
+        """The server itself shows this time with two contents, since its clock was set back: by less, perhaps, than anybody
+        can notice who sees a directory's times only."""
+        return bool(self.w.stamps.steps) and len(self.half(half).mtimes.get(mtime, ())) > 1
 
     def may_be_another(self, host, folder, when):
         return self.folders.get((host, folder), 0) > when

@@ -66,7 +66,7 @@ static int row_same(struct store_reader *r, const struct store_row *before, bool
 
 static bool would_serve(const struct fresh *row, const struct stamp *s)
 {
-	return fresh_check(row, row->gen, true, s, serverclock_now_ns(s->dev)) == FRESH_SERVE;
+	return fresh_check(row, row->gen, true, s, serverclock_now_ns(s->dev), 0) == FRESH_SERVE;
 }
 
 static int attempt(struct store_reader *r, const struct tree *t, struct store_row *row, struct verify_found *f,

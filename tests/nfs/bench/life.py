@@ -142,14 +142,16 @@ class Life:
         """Since the last session of this mailbox on any host."""
         time.sleep(max(0, self.ended.get(step.user, 0) + GAP_S - time.monotonic()))
 
-    def run(self, count):
-        """Returns {way: Hour} and in how many sessions plain and mount told of different numbers of messages."""
+    def run(self, count, between):
+        """between(): called before each step. Returns {way: Hour} and in how many sessions plain and mount told of different
+        numbers of messages."""
         plan, differ = steps(count, self.hosts), 0
         with contextlib.ExitStack() as stack:
             boxes = {(w, h): stack.enter_context(self._box(w, h)) for w in WAYS for h in self.hosts}
             self._warm(boxes)
             before = {at: box.called() for at, box in boxes.items()}
             for number, step in enumerate(plan):
+                between()
                 self._gap(step)
                 told = {self._step(boxes, way, step) for way in WAYS}
                 differ += len(told) != 1
