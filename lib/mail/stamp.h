@@ -88,6 +88,7 @@ struct serverclock {
 	int64_t ctime_ns;          /* the stamp that says most */
 	int64_t mono_ns;           /* CLOCK_MONOTONIC when it was seen */
 	int64_t back_ns, doubt_ns; /* CLOCK_MONOTONIC: when it was seen to be set back; stamps say nothing until then */
+	int64_t most_ns;           /* what it was at most at back_ns */
 	int64_t twice_from_ns, twice_to_ns; /* what it went through twice, if back_ns */
 };
 void serverclock_update(struct serverclock *c, int64_t ctime_ns, int64_t mono_ns);

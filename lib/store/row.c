@@ -8,6 +8,8 @@
 
 /* A listing that took longer is no harm: the server's clock may then be doubted without need, for that long. */
 #define SCAN_NS_MAX (2 * NS_PER_S)
+/* Whatever a damaged row says: sums with times of stamps don't overflow. */
+#define LONG_AGO_NS (STAMP_NS_MAX / 2)
 
 /* Columns of ROW_COLUMNS in sql.c; parameters are numbered one higher. */
 enum {
@@ -177,7 +179,9 @@ int row_read(const struct db *db, sqlite3_stmt *s, struct store_row *row, struct
 
 int64_t store_row_known_ns(const struct store_row *row)
 {
-	return clock_mono_of_real(row->scanned_ns) - SCAN_NS_MAX;
+	int64_t known_ns = clock_mono_of_real(row->scanned_ns) - SCAN_NS_MAX;
+
+	return known_ns < -LONG_AGO_NS ? -LONG_AGO_NS : known_ns;
 }
 
 int row_read_of(const struct db *db, sqlite3_stmt *s, const char *folder, enum half half, struct store_row *row,

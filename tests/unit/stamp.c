@@ -172,6 +172,9 @@ static void clock_set_back(void **state)
 	/* what was changed after it does. */
 	moved(&c, 975, 76, 83);
 	assert_true(serverclock_at(&c, 83 * NS_PER_S) == 975 * NS_PER_S + 5);
+	/* A directory was rolled back to what it was before the step. */
+	moved(&c, 1015, 83, 84);
+	assert_true(serverclock_at(&c, 84 * NS_PER_S) <= 976 * NS_PER_S + 5);
 	/* Back a second time. */
 	moved(&c, 900, 84, 85);
 	assert_true(serverclock_at(&c, 85 * NS_PER_S) == 900 * NS_PER_S + 5);
