@@ -31,6 +31,9 @@
 
 /* Between two looks whether an interrupted caller was killed (it may have been interrupted by another signal before). */
 #define WATCH_NS (50 * NS_PER_MS)
+/* So many threads read at most. The kernel gives each request to the one that has waited longest: were there many (after a
+ * hang, say), each would find its memory cold. */
+#define READERS_MAX 16
 /* Between two knocks at threads that are to end: a signal just before read(2) is missed. */
 #define KNOCK_NS (5 * NS_PER_MS)
 
@@ -58,12 +61,14 @@ static struct {
 	struct gate gate;
 	struct worker *workers;
 	unsigned nworkers, reading, running; /* threads: made, about to read, not ended */
-	struct request *known;               /* all but those put off */
+	unsigned resting, called;            /* of those not ended: wait to be called; were, and don't know yet */
+	pthread_cond_t call;
+	struct request *known; /* all but those put off */
 	struct request *put_off, **put_off_last;
 	unsigned ghosts; /* answered, and still under way */
 	sem_t over;
 	bool stop;
-} loop = {.lock = PTHREAD_MUTEX_INITIALIZER, .interrupted = PTHREAD_COND_INITIALIZER};
+} loop = {.lock = PTHREAD_MUTEX_INITIALIZER, .interrupted = PTHREAD_COND_INITIALIZER, .call = PTHREAD_COND_INITIALIZER};
 
 static const struct node *node_of(uint64_t nodeid)
 {
@@ -333,6 +338,23 @@ static bool parse(struct request *r, size_t size)
 
 static void start_worker(void);
 
+/* Called with the lock. Counts the thread among those that read, when it is needed. */
+static void rest(void)
+{
+	if (loop.reading < READERS_MAX || fuse_session_exited(loop.fs->session)) {
+		loop.reading++;
+		return;
+	}
+	loop.resting++;
+	while (!loop.called && !loop.stop)
+		pthread_cond_wait(&loop.call, &loop.lock);
+	loop.resting--;
+	if (loop.called)
+		loop.called--; /* who called has counted it */
+	else
+		loop.reading++;
+}
+
 /* Reads one request. Returns false at the end. */
 static bool receive(struct worker *w)
 {
@@ -351,13 +373,13 @@ static bool receive(struct worker *w)
 	pthread_mutex_unlock(&loop.lock);
 	if (n > 0 && parse(w->now, (size_t)n) && handle(w->now))
 		w->now = NULL;
-	pthread_mutex_lock(&loop.lock);
-	loop.reading++;
-	pthread_mutex_unlock(&loop.lock);
 	if (n < 0 && n != -EINTR && n != -EAGAIN) {
 		log_error("the kernel's requests cannot be read: %s", strerror(-n));
 		fuse_session_exit(loop.fs->session);
 	}
+	pthread_mutex_lock(&loop.lock);
+	rest();
+	pthread_mutex_unlock(&loop.lock);
 	return n != 0 && !fuse_session_exited(loop.fs->session);
 }
 
@@ -375,12 +397,18 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/* Called with the lock. Signals are the main thread's, but for the knock. */
+/* One more that reads. Called with the lock. Signals are the main thread's, but for the knock. */
 static void start_worker(void)
 {
 	struct worker *w;
 	sigset_t all, old;
 
+	if (loop.resting > loop.called) {
+		loop.called++;
+		loop.reading++;
+		pthread_cond_signal(&loop.call);
+		return;
+	}
 	if (loop.nworkers > loop.fs->conf->threads) /* one more, which reads */
 		return;
 	w = calloc(1, sizeof(*w));
@@ -416,6 +444,7 @@ static void end_workers(void)
 		pthread_mutex_lock(&loop.lock);
 		loop.stop = true;
 		pthread_cond_signal(&loop.interrupted);
+		pthread_cond_broadcast(&loop.call);
 		left = loop.running > 0;
 		for (struct worker *w = loop.workers; left && w; w = w->next)
 			pthread_kill(w->thread, SIGUSR1);

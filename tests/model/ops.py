@@ -239,7 +239,7 @@ def seek(w, host, half, size, pieces):
         rest = listing(fd)
         os.lseek(fd, at, os.SEEK_SET)
         again = listing(fd)
-    w.records.looked(host, half)
+    w.records.looked(host, half, reading["when"])
     assert at == 0 or rest == again, f"seek: {rest}, and then {again}"
     names = [(e[0], e[2], e[3].decode()) for e in got if e[3] not in (b".", b"..")] if at else []
     w.oracle.judge(host, half, names + again, reading["before"], w.on_disk(half), reading["when"])
@@ -253,7 +253,7 @@ def open_slowly(w, host, half):
         raise Nothing("enough")
     fd = w.open_half(host, half)
     w.hosts[host].handles.append({**reading, "fd": fd, "got": listing_piece(fd)})
-    w.records.looked(host, half)
+    w.records.looked(host, half, reading["when"])
 
 
 def listing_piece(fd):
@@ -276,7 +276,7 @@ def read_on(w, host, rewind):
             when, disk = time.monotonic(), w.on_disk(half)
             os.lseek(fd, 0, os.SEEK_SET)
             w.oracle.judge(host, half, listing(fd), disk, disk, when)
-            w.records.looked(host, half)
+            w.records.looked(host, half, when)
             w.count("rewind")
     finally:
         os.close(fd)

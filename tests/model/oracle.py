@@ -98,7 +98,7 @@ class Oracle:
         if half not in self.w.halves():
             self.wrong("folder", host, half, "a folder that is gone is listed")
         self.judge(host, half, listed, disk, disk, when)
-        self.w.records.looked(host, half)
+        self.w.records.looked(host, half, when)
         if shown == again:
             self._mtime(host, half, shown, frozenset(e[2] for e in listed))
         self._messages(host, half, disk, listed, sample)
@@ -166,7 +166,7 @@ class Oracle:
             return
         self.w.count("poll: skipped" if skips else "poll: listed")
         if not skips:
-            self.w.records.looked(host, half)
+            self.w.records.looked(host, half, when)
         self._remembered(host, half, h.remembers[half][1], disk, when, skips)
 
     def _remembered(self, host, half, names, disk, when, skips):

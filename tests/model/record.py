@@ -288,12 +288,12 @@ class Records:
             for key in [k for k in self.folders if k[0] == host]:
                 del self.folders[key]
 
-    def looked(self, host, half):
-        """An opening came after the own changes, and after a tick was over."""
+    def looked(self, host, half, when):
+        """An opening came after the own changes, and, if it began then, after a tick was over."""
         with self.lock:
-            r, now = self.half(half), time.monotonic()
+            r = self.half(half)
             r.own_ended[host] = None
-            r.unopened[host] = {m: until for m, until in r.unopened[host].items() if until > now}
+            r.unopened[host] = {m: until for m, until in r.unopened[host].items() if until > when}
 
     def lately(self, n):
         """The halves that changed last."""

@@ -115,7 +115,7 @@ def inside(w, host, what, call, nth, message, other, new, foreign, flag):
         raise Nothing("no such call was made")
     w.count(f"inside {what}")
     if what in ("list", "poll"):
-        w.records.looked(host, half)
+        w.records.looked(host, half, reading["when"])
         w.oracle.judge(host, half, listed, reading["before"], w.on_disk(half), reading["when"])
 
 
@@ -183,7 +183,7 @@ def c3(w, host, message, new, flag, way):
     with Inside(w, host, call, "/".join(half), nth, lambda: w.rename(None, half, name, half, toggled(name, flag))) as i:
         with w.hosts[host].acting(), opened(w.path(host, *half)) as fd:
             listed = listing(fd)
-    w.records.looked(host, half)
+    w.records.looked(host, half, reading["when"])
     w.oracle.judge(host, half, listed, reading["before"], w.on_disk(half), reading["when"])
     w.count("C3", int(i.ran))
 
@@ -284,9 +284,10 @@ def c9(w, host, half, message):
     """Two changes share a stamp, and the listing was read between them."""
 
     def look(half):
+        when = time.monotonic()
         with w.hosts[host].acting():
             os.listdir(w.path(host, *half))
-        w.records.looked(host, half)
+        w.records.looked(host, half, when)
 
     w.count("C9", int(two_in_a_tick(w, host, half, message, look)))
 
@@ -329,7 +330,7 @@ def c12(w, host, message, slowly):
             listed += listing(fd)
             if h == half:
                 w.rename(None, half, name, cur, f"{message}:2,")
-            w.records.looked(host, h)
+            w.records.looked(host, h, when)
     lag = near or any(w.records.may_lag(host, h, message, when) for h in (half, cur))
     if message not in {message_of(e[2]) for e in listed} and not lag:
         w.oracle.wrong("incomplete", host, cur, f"{message} is in neither half")

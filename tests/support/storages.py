@@ -81,7 +81,7 @@ def hung(m, processes, calls=None, sessions=STUCK):
     m.slow.delay("*", "*", 600000)
     try:
         for n, p in enumerate(made):
-            p.begin((calls or CALLS)[n % len(calls or CALLS)], m.up(f"slow/u{n}"))
+            p.begin((calls or CALLS)[n % len(calls or CALLS)], m.up(f"slow/u{n % STUCK}"))
         until("them to be stuck", lambda: m.slow.waiting() >= 1)
         yield made
     finally:
