@@ -135,8 +135,9 @@ check-mount: all $(B)/faultfs
 ## make check-servers   real Courier and Dovecot, with and without maildex: the same answers, the same files
 ## make check-agents    real delivery agents
 ## make check-everyday  rsync, tar, git, mutt, fio, ... on the mount
+# Servers wait more than they work.
 check-servers check-agents check-everyday: all
-	MAILDEX_BUILD=$(B) tests/run tests/$(@:check-%=%) $(PYTEST)
+	MAILDEX_BUILD=$(B) tests/run tests/$(@:check-%=%) $(if $(filter check-servers,$@),-n 4) $(PYTEST)
 ## make check-model     a seeded random machine of hosts, silent writers and faults beside an oracle: 10,000 steps (STEPS=, SEED=)
 ## make soak            for hours: soak-kills soak-flat soak-leaks soak-model (make -k soak: all, whatever fails)
 ## make soak-kills      kill -9 of either program or both while sessions work: 500 times (KILLS=)

@@ -26,12 +26,15 @@ static struct {
 
 static void print_status(struct fs *fs, struct buf *b)
 {
-	size_t folders, bytes;
+	size_t folders, bytes, nodes;
 
 	pthread_mutex_lock(&fs->lives.lock);
 	folders = fs->lives.count;
 	bytes = fs->lives.bytes[0] + fs->lives.bytes[1];
 	pthread_mutex_unlock(&fs->lives.lock);
+	pthread_mutex_lock(&fs->nodes.lock);
+	nodes = fs->nodes.count;
+	pthread_mutex_unlock(&fs->nodes.lock);
 	buf_printf(b, "maildexfs.version %s\n", MAILDEX_VERSION);
 	buf_printf(b, "maildexfs.pid %d\n", (int)getpid());
 	buf_printf(b, "maildexfs.uptime_s %lld\n", (long long)((clock_mono_ns() - fs->started_ns) / NS_PER_S));
@@ -42,6 +45,7 @@ static void print_status(struct fs *fs, struct buf *b)
 	buf_printf(b, "maildexfs.maildexd %s\n", atomic_load(&fs->feed.connected) ? "connected" : "away");
 	buf_printf(b, "maildexfs.live.folders %zu\n", folders);
 	buf_printf(b, "maildexfs.live.bytes %zu\n", bytes);
+	buf_printf(b, "maildexfs.nodes %zu\n", nodes);
 	buf_printf(b, "maildexfs.listings_saved %" PRIu64 "\n", counter_get(COUNT_SERVED));
 	backing_print(b);
 	counters_print(b);

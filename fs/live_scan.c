@@ -119,8 +119,10 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, struct s
 		r = cred_become(who);
 	if (r == 0) {
 		fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		from->before = old ? &before : NULL;
+		/* What was only loaded from the index may be long gone: it tells nothing of messages that are being renamed. */
+		from->before = l->served ? &before : NULL;
 		r = fd < 0 ? -errno : scan_half(fd, from, scan);
+		from->before = NULL;
 	}
 	if (r == 0) {
 		counter_add(COUNT_SCANS, 1);

@@ -137,6 +137,11 @@ def kill_maildexfs(m):
     return (time.monotonic() - start) * 1000
 
 
+def same(m, half):
+    above, below = ls(m.up("u", half)), ls(m.below(f"u/{half}"))
+    return above == below or print(f"{half}: missing {below - above}, wrong {above - below}")
+
+
 @pytest.mark.parametrize("window_min", [3, 100000], ids=["windows", "small"])
 def test_killed_again_and_again(maildex, window_min, figures):
     m, rng, away = maildex, random.Random(window_min), []
@@ -160,7 +165,9 @@ def test_killed_again_and_again(maildex, window_min, figures):
             for s in sessions:
                 s.pause()
             for half in ("new", "cur"):
-                assert ls(m.up("u", half)) == ls(m.below(f"u/{half}")), f"after kill {i} of {which}"
+                # A call that began in the plain tree is a silent change in the moment of an own one: see "The exceptions".
+                excused = until if window_min == 3 else lambda what, condition: condition()
+                assert excused(f"{half} to be right", lambda h=half: same(m, h)), f"after kill {i} of {which}: {half}"
             if which != "maildexfs":
                 m.start()
             for s in sessions:

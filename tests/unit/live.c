@@ -52,7 +52,38 @@ static void c3_silent_changes_during_a_scan(void **state)
 		}
 }
 
-/* ---- opendir while an own change is under way ---- */
+/* The half moves in each pass, so that a message that is found under no name is taken for one that is being renamed. */
+static void move_in_each_pass(enum scan_stage stage, unsigned pass)
+{
+	char command[64];
+
+	if (stage != SCAN_LISTED)
+		return;
+	snprintf(command, sizeof(command), ": > cur/19.pass%u:2,", pass);
+	run(command);
+}
+
+/* After a restart: what the index's row says may be long gone. */
+static void c3_names_of_an_old_row(void **state)
+{
+	struct snapshot *s;
+	struct live *l;
+
+	(void)state;
+	run("rm -f cur/*; for i in 1 2 3; do : > cur/17$i.M${i}P1.h:2,S; done");
+	settle(cur);
+	l = live_peek(fs, cur);
+	l->served = false; /* as it was loaded */
+	live_put(fs, l);
+	run("rm cur/171.*");
+	scan_test_hook = move_in_each_pass;
+	s = list(cur);
+	scan_test_hook = NULL;
+	assert_int_equal(times(s, "171.M1P1.h:2,S"), 0);
+	assert_int_equal(times(s, "172.M2P1.h:2,S"), 1);
+	snapshot_unref(s);
+	assert_listed_right(cur);
+}
 
 /* ---- events from elsewhere ---- */
 
@@ -334,6 +365,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(served_without_listing_once_settled),
 		T(c3_silent_changes_during_a_scan),
+		T(c3_names_of_an_old_row),
 		T(windows_from_elsewhere_are_followed),
 		T(hints),
 		T(mtime_is_the_servers_only_when_proven),
