@@ -90,18 +90,27 @@ struct starting {
 	int result;
 };
 
-/* Leaves the process' table for a new one without anything beyond stderr, and starts who shall share that. */
+/* Leaves the process' table for an empty one, in which whoever started us has no end of a pipe, either. */
+static int leave_table(struct err *e)
+{
+	if (close_range(0, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+		return err_sys(e, "close_range");
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC) != fd)
+			return err_sys(e, "/dev/null");
+	return 0;
+}
+
+/* Starts who shall share the new table. */
 static void *starter_main(void *arg)
 {
 	struct starting *c = arg;
 	struct strikers *s = c->s;
 	int r;
 
-	if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_UNSHARE) < 0) {
-		c->result = err_sys(c->e, "close_range");
-		return NULL;
-	}
-	c->result = ownmount_start(&s->mount, c->mountpoint, c->e);
+	c->result = leave_table(c->e);
+	if (c->result == 0)
+		c->result = ownmount_start(&s->mount, c->mountpoint, c->e);
 	for (unsigned i = 0; i < STRIKERS && c->result == 0; i++) {
 		s->each[i].all = s;
 		r = pthread_create(&s->each[i].id, NULL, striker_main, &s->each[i]);

@@ -44,7 +44,7 @@ static const struct row tables[][8] = {
 static struct statx reading(int64_t mtime_s, uint16_t mode)
 {
 	return (struct statx){
-		.stx_ino = 7, .stx_mode = mode, .stx_nlink = 2, .stx_size = 4096, .stx_mtime = {mtime_s, 0}};
+		.stx_ino = 7, .stx_mode = mode, .stx_nlink = 2, .stx_size = 4096, .stx_mtime = {.tv_sec = mtime_s}};
 }
 
 static void run_table(const struct row *rows, size_t n)
