@@ -106,7 +106,7 @@ $(B)/tests/%.o: tests/%.c | .deps-hint
 	@echo "  CC $@"
 	$(Q)$(CC) $(CFLAGS) $(FUSE_CFLAGS) -c -o $@ $<
 
-## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan and unit tests with TSan
+## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan, and with TSan
 check: deps
 	$(MAKE) lint
 	$(MAKE) check-unit check-fuzz check-mount check-servers check-agents check-everyday
@@ -130,8 +130,9 @@ fuzz:
 	tests/fuzz/run fuzz build/fuzz/fuzz $(SECONDS_EACH)
 fuzzers: $(FUZZ)
 ## make check-mount     mount tests only: real FUSE, real daemons
+MOUNT ?= tests/mount
 check-mount: all $(B)/faultfs
-	MAILDEX_BUILD=$(B) tests/run tests/mount $(PYTEST)
+	MAILDEX_BUILD=$(B) tests/run $(MOUNT) $(PYTEST)
 ## make check-servers   real Courier and Dovecot, with and without maildex: the same answers, the same files
 ## make check-agents    real delivery agents
 ## make check-everyday  rsync, tar, git, mutt, fio, ... on the mount
@@ -166,9 +167,11 @@ check-full: deps
 ## make check-sanitized unit and mount tests with ASan+UBSan
 check-sanitized:
 	$(MAKE) V=asan check-unit check-fuzz check-mount
-## make check-tsan      unit and mount tests with TSan
+## make check-tsan      unit tests, and the mount tests in which several threads meet, with TSan (MOUNT=tests/mount: all)
+MEET := stress own silent late growth locks lock_waits ring kills hung maildexd with_maildexd inotify serve mount mount_more ctl
+check-tsan: MOUNT := $(MEET:%=tests/mount/test_%.py)
 check-tsan:
-	$(MAKE) V=tsan check-unit check-mount
+	$(MAKE) V=tsan check-unit check-mount MOUNT="$(MOUNT)"
 ## make lint            layering, headers, format, static analysis
 lint:
 	tests/lint/run

@@ -70,18 +70,32 @@ static void send_error(int fd, const char *text)
 	send_text(fd, WIRE_ERROR, text, strlen(text));
 }
 
-/* Reads the mailboxes of a SERVE message and sets them. Returns 0 or negative errno with a text. */
+/* Reads the mailboxes of a SERVE message, up to its end. Returns 0 or negative errno with a text. */
+static int check_paths(struct cursor c, uint32_t n, struct err *e)
+{
+	char path[FOLDER_PATH_MAX + 1];
+
+	for (uint32_t i = 0; i < n; i++) {
+		size_t len = cursor_str_copy(&c, path, FOLDER_PATH_MAX);
+		int r = c.bad ? err_set(e, -EBADMSG, "a mailbox path that is too long or malformed")
+			      : folder_path_check(path, len, e);
+
+		if (r < 0)
+			return r;
+	}
+	return cursor_done(&c) ? 0 : err_set(e, -EBADMSG, "a malformed request");
+}
+
+/* Sets those that were checked. */
 static int serve_paths(struct fs *fs, struct cursor *c, enum serve_mode mode, uint32_t n, struct err *e)
 {
 	char path[FOLDER_PATH_MAX + 1];
 
 	for (uint32_t i = 0; i < n; i++) {
-		size_t len = cursor_str_copy(c, path, FOLDER_PATH_MAX);
-		int r = c->bad ? err_set(e, -EBADMSG, "a mailbox path that is too long or malformed")
-			       : folder_path_check(path, len, e);
+		int r;
 
-		if (r == 0)
-			r = serve_set(&fs->serve, path, mode);
+		cursor_str_copy(c, path, FOLDER_PATH_MAX);
+		r = serve_set(&fs->serve, path, mode);
 		if (r == -ENOSPC || r == -ENOMEM)
 			err_set(e, r, "too many mailboxes with a mode of their own");
 		if (r < 0)
@@ -98,7 +112,7 @@ static void handle_serve(struct fs *fs, int fd, struct cursor *c)
 	struct sock_peer peer;
 	struct buf b;
 	struct err e;
-	int r = 0;
+	int r;
 
 	if (c->bad || mode > SERVE_COMPARE) {
 		send_error(fd, "a malformed request");
@@ -108,10 +122,11 @@ static void handle_serve(struct fs *fs, int fd, struct cursor *c)
 		send_error(fd, "only root may change what is served");
 		return;
 	}
-	if (set && n == 0) {
+	r = check_paths(*c, n, &e);
+	if (r == 0 && set && n == 0) {
 		serve_set_all(&fs->serve, (enum serve_mode)mode);
 		log_info("serve %s", serve_mode_word((enum serve_mode)mode));
-	} else if (set) {
+	} else if (r == 0 && set) {
 		r = serve_paths(fs, c, (enum serve_mode)mode, n, &e);
 	}
 	if (r < 0) {

@@ -81,6 +81,8 @@ void feed_apply(struct fs *fs, struct event *ev)
 	echo = done && !news && !windowed;
 	l->stat_valid &= echo;
 	l->looks += !done;
+	if (!echo) /* before anybody can see the listing */
+		inval_attr(fs, l->node);
 	pthread_mutex_unlock(&l->lock);
 	if (!done) {
 		news = false;
@@ -98,15 +100,13 @@ void feed_apply(struct fs *fs, struct event *ev)
 			news = true;
 		}
 	}
-	if (!echo)
-		inval_attr(fs, l->node);
 	if (news)
 		ring_half(fs, l->node);
 	live_put(fs, l);
 }
 
 /* Looks one change's names up and applies what is there. Returns true if the listing changed; *doubt: perhaps. */
-static bool look_one(struct live *l, int dirfd, const struct change *c, bool *doubt)
+static bool look_one(struct fs *fs, struct live *l, int dirfd, const struct change *c, bool *doubt)
 {
 	struct listing_entry now[PLAN_MAX], found[PLAN_MAX];
 	char names[PLAN_MAX][NAME_LEN_MAX + 1];
@@ -140,6 +140,11 @@ static bool look_one(struct live *l, int dirfd, const struct change *c, bool *do
 		live_set_need(l);
 		*doubt = true;
 	}
+	if (changed) { /* no time that was shown with the listing before, from here on */
+		l->fresh.gen++;
+		l->stat_valid = false;
+		inval_attr(fs, l->node);
+	}
 	live_touch(l, c, false);
 	pthread_mutex_unlock(&l->lock);
 	return changed;
@@ -165,7 +170,7 @@ void feed_look(struct fs *fs, struct live *l, struct event *ev)
 			r = stamp_read(fd, &s, NULL); /* else a cached dentry would answer */
 		counter_add(COUNT_LOWER_GETATTRS, 1);
 		for (size_t i = 0; r == 0 && i < ev->nchanges; i++)
-			changed |= look_one(l, fd, &ev->changes[i], &doubt);
+			changed |= look_one(fs, l, fd, &ev->changes[i], &doubt);
 		cred_restore();
 		node_dir_put(&fs->nodes, l->node);
 	}

@@ -68,7 +68,7 @@ static void apply_late(struct live *l, size_t from)
 		enum plan_verdict v = event_plan(c, l->touched[i].sure, now, live_now(l, c, now, PLAN_MAX), &plan);
 
 		if (v == PLAN_CHANGE)
-			live_apply_plan(l, &plan);
+			l->fresh.gen += live_apply_plan(l, &plan);
 		else if (v != PLAN_SAME)
 			l->doubt = true;
 		l->need_meanwhile = true;

@@ -311,12 +311,11 @@ static bool handle(struct request *r)
 		r->item.dev = node_of(r->nodeid)->dev;
 		know(r);
 		away = r->waits = !gate_enter(&loop.gate, &r->item);
+		counter_add(COUNT_WAITED, away);
 	}
 	pthread_mutex_unlock(&loop.lock);
-	if (away) {
-		counter_add(COUNT_WAITED, 1);
+	if (away)
 		return true;
-	}
 	if (quick)
 		fuse_session_process_buf(loop.fs->session, &r->buf);
 	else

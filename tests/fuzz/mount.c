@@ -315,6 +315,7 @@ static void check_serve(const char *message, size_t len)
 		CHECK(!c.bad && folder_path_check(path, strlen(path), NULL) == 0);
 		CHECK(serve_of(&fs->serve, path) == (enum serve_mode)mode);
 	}
+	CHECK(!set || cursor_done(&c));
 }
 
 /* To the mount's own socket: one answer, unless it is a greeting. */

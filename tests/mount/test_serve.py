@@ -3,10 +3,11 @@
 
 import os
 import sqlite3
+import struct
 
 import pytest
 
-from daemon import xxh3_listing
+from daemon import ERROR, SERVE, message, put_str, xxh3_listing
 from host import SERVE_COMPARE, SERVE_INDEX, SERVE_LOWER, Client, as_user, eventually, ls, touch
 
 
@@ -17,6 +18,16 @@ def test_asked_and_set(mounted):
     assert m.serve(SERVE_COMPARE, "u", "v/.Sub") == {"*": "lower", "u": "compare", "v/.Sub": "compare"} == m.serve()
     assert m.serve(SERVE_INDEX, "u") == {"*": "lower", "u": "index", "v/.Sub": "compare"}
     assert m.serve(SERVE_INDEX) == {"*": "index"} == m.serve()
+
+
+@pytest.mark.parametrize(
+    "paths", [struct.pack("<I", 1) + put_str("u") + b"more", struct.pack("<I", 2) + put_str("u"), struct.pack("<I", 2) + put_str("u") + put_str("/v")]
+)  # fmt: skip
+def test_a_malformed_request_sets_nothing(mounted, paths):
+    with mounted.fs_client() as c:
+        c.send(message(SERVE, bytes([1, SERVE_LOWER]), paths))
+        c.expect(ERROR)
+    assert mounted.serve() == {"*": "index"}
 
 
 @pytest.mark.parametrize("word", ["index", "lower", "compare"])
