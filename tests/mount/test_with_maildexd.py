@@ -78,11 +78,13 @@ def test_index_follows_own_changes_without_a_listing(both):
         os.unlink(both.up("u/cur", names[8]))
         both.same("u/cur")
     assert n["lower.listings"] == 0
-    eventually("the index to follow", lambda: both.names("u", CUR) == both.disk("u", CUR))
+    indexed(both)  # maildexd may have listed it at that moment, too, for what came before
     both.fs_restart()
     connected(both)
+    row = both.row("u", CUR)
     both.same("u/cur")
-    assert both.count("lower.listings") == 0
+    status = both.fs_status()
+    assert both.count("lower.listings") == 0, (row, status)
 
 
 def test_silent_change_while_away_is_seen(both):
@@ -268,10 +270,9 @@ def test_own_change_that_the_index_lacks():
             m.same("u/cur")
             eventually("the index to have it", lambda n=name: n in m.names("u", CUR))
             with stopped(m.process):
-                evicted = m.count("live.evicted")
                 os.rename(m.up("u/cur", name), m.up("u/cur", name + "S"))
                 ls(m.up("v/cur"))
-                assert m.count("live.evicted") > evicted
+                eventually("both to leave the memory", lambda: m.count("live.folders") == 0)
                 m.same("u/cur")
             if int(time.time()) == second:
                 break
