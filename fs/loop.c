@@ -34,6 +34,8 @@
 /* So many threads read at most. The kernel gives each request to the one that has waited longest: were there many (after a
  * hang, say), each would find its memory cold. */
 #define READERS_MAX 16
+/* So many interrupts that came too late may be left at the end: each request before has taken one away. */
+#define INTERRUPTS_LEFT_MAX 64
 /* Between two knocks at threads that are to end: a signal just before read(2) is missed. */
 #define KNOCK_NS (5 * NS_PER_MS)
 
@@ -478,6 +480,22 @@ static void drop_waiting(void)
 	gate_release(&loop.gate);
 }
 
+/*
+ * libfuse keeps an interrupt whose request it doesn't know, in case that comes after it, until another request comes; what
+ * it has at the end it would lose. FORGET of nothing is a request that asks for no answer.
+ */
+static void take_back_interrupts(void)
+{
+	struct {
+		struct fuse_in_header head;
+		struct fuse_forget_in body;
+	} nothing = {.head = {.len = sizeof(nothing), .opcode = FUSE_FORGET, .nodeid = FUSE_ROOT_ID}};
+	struct fuse_buf buf = {.size = sizeof(nothing), .mem = &nothing};
+
+	for (int i = 0; i < INTERRUPTS_LEFT_MAX; i++)
+		fuse_session_process_buf(loop.fs->session, &buf);
+}
+
 int loop_run(struct fs *fs)
 {
 	const struct sigaction knock = {.sa_handler = knocked};
@@ -503,6 +521,7 @@ int loop_run(struct fs *fs)
 	end_workers();
 	pthread_join(watch, NULL);
 	drop_waiting();
+	take_back_interrupts();
 	sem_destroy(&loop.over);
 	return r;
 }
