@@ -106,9 +106,10 @@ static int scan_apply(struct fs *fs, struct live *l, const struct scan *scan, si
 }
 
 /* Reads the directory as `who`, with the touched messages looked up; no lock held. */
-static int scan_read(struct live *l, int dirfd, const struct cred *who, struct scan_from *from,
+static int scan_read(struct live *l, int dirfd, const struct cred *who, const struct scan_from *known,
 		     const struct snapshot *old, struct scan *scan, size_t *resolved)
 {
+	struct scan_from from = *known;
 	struct listing before;
 	struct scan_change *touched = NULL;
 	int fd = -1, r;
@@ -120,14 +121,13 @@ static int scan_read(struct live *l, int dirfd, const struct cred *who, struct s
 	if (r == 0) {
 		fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		/* What was only loaded from the index may be long gone: it tells nothing of messages that are being renamed. */
-		from->before = l->served ? &before : NULL;
-		r = fd < 0 ? -errno : scan_half(fd, from, scan);
-		from->before = NULL;
+		from.before = l->served ? &before : NULL;
+		r = fd < 0 ? -errno : scan_half(fd, &from, scan);
 	}
 	if (r == 0) {
 		counter_add(COUNT_SCANS, 1);
 		counter_add(COUNT_LOWER_LISTINGS, scan->listings);
-		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2 - !!from->stamp);
+		counter_add(COUNT_LOWER_GETATTRS, scan->listings * 2 - !!from.stamp);
 		pthread_mutex_lock(&l->lock);
 		*resolved = l->ntouched;
 		if (l->ntouched) {

@@ -100,23 +100,23 @@ void serverclock_moved(struct serverclock *c, const struct stamp *now, const str
 		       int64_t before_mono_ns, int64_t mono_ns)
 {
 	int64_t ahead, now_ns = serverclock_at(c, mono_ns);
-	int64_t then_ns = later(serverclock_at(c, before_mono_ns), before->ctime_ns);
+	int64_t then_ns = later(serverclock_at(c, before_mono_ns), before->ctime_ns), was_ns = later(now_ns, then_ns);
 	/* Steps that are too small to be told from ticks must not add up. */
 	bool behind = now->ctime_ns < then_ns, possible;
 
 	/* A directory's own times never go back otherwise. */
 	if (now->ctime_ns < later(then_ns - stamp_settle_ns(now), before->ctime_ns)) {
-		twice_widen(c, now->ctime_ns - (mono_ns - before_mono_ns), later(now_ns, then_ns));
+		twice_widen(c, now->ctime_ns - (mono_ns - before_mono_ns), was_ns);
 		c->back_ns = mono_ns;
 		c->most_ns = now->ctime_ns + stamp_settle_ns(now) + (mono_ns - before_mono_ns);
-		if (__builtin_sub_overflow(later(now_ns, then_ns), now->ctime_ns, &ahead) ||
+		if (__builtin_sub_overflow(was_ns, now->ctime_ns, &ahead) ||
 		    __builtin_add_overflow(mono_ns, ahead, &c->doubt_ns))
 			c->doubt_ns = INT64_MAX;
 	}
 	/* Also in doubt a change that was made after the step tells the time; not a directory that was rolled back to what it
 	 * was before the step. */
 	possible = mono_ns >= c->doubt_ns || now->ctime_ns <= c->most_ns + (mono_ns - c->back_ns);
-	if (behind || (before_mono_ns >= c->back_ns && now->ctime_ns > serverclock_at(c, mono_ns) && possible)) {
+	if (behind || (before_mono_ns >= c->back_ns && now->ctime_ns > now_ns && possible)) {
 		c->ctime_ns = now->ctime_ns;
 		c->mono_ns = mono_ns;
 	}

@@ -48,26 +48,17 @@ def test_the_other_storage_is_served(m, processes):
             m.same(f"slow/u{n}", half)
 
 
-def in_call(m, *numbers):
-    """How many threads of maildexfs are within one of these system calls?"""
-    found = 0
-    for task in os.listdir(f"/proc/{m.fs.pid}/task"):
-        with open(f"/proc/{m.fs.pid}/task/{task}/syscall", encoding="ascii") as f:
-            found += f.read().split()[0] in numbers
-    return found
-
-
 def test_threads_that_a_hang_made_rest(m, processes):
     """They are there for the next one; who is woken for each request is one of a few."""
     stat, read = ("262", "332"), ("0", "275")  # newfstatat, statx; read, splice
     with hung(m, processes, [looking], sessions=40):
-        until("40 threads to be stuck", lambda: in_call(m, *stat) >= 40)
+        until("40 threads to be stuck", lambda: m.fs_within(*stat) >= 40)
     for n in range(STUCK):
         a_day(m, n)
-    until("all to be done", lambda: in_call(m, *stat) == 0)
-    assert 1 <= in_call(m, *read) <= 16
+    until("all to be done", lambda: m.fs_within(*stat) == 0)
+    assert 1 <= m.fs_within(*read) <= 16
     with hung(m, processes, [looking], sessions=40):
-        until("40 threads to be stuck again", lambda: in_call(m, *stat) >= 40)
+        until("40 threads to be stuck again", lambda: m.fs_within(*stat) >= 40)
         a_day(m, 0)
 
 

@@ -4,7 +4,6 @@ by a name that maildexfs makes and removes and that nobody finds anywhere else."
 
 import contextlib
 import ctypes
-import glob
 import os
 import select
 import signal
@@ -463,19 +462,10 @@ def test_folder_is_renamed_through_the_mount(both):
     assert both.count("rings.failed") == 0
 
 
-def strikes(m):
-    """Is a thread of maildexfs within mknodat(2)?"""
-    mknodat = "259"
-    for path in glob.glob(f"/proc/{m.fs.pid}/task/*/syscall"):
-        with open(path, encoding="ascii") as f:
-            if f.read().split()[0] == mknodat:
-                return True
-    return False
-
-
 def test_killed_while_a_ring_waits_for_a_caller(processes):
     """A thread that makes an event waits for the directory, which the kernel has locked for a caller that hangs. Both end
     with maildexfs, without help."""
+    mknodat = "259"
     with Faulty() as m:
         m.maildir("u", new=2, cur=2)
         m.start()
@@ -487,7 +477,7 @@ def test_killed_while_a_ring_waits_for_a_caller(processes):
                 caller.begin(touch, m.up("u/new/1800000000.M1P1.host"))
                 held.wait()
                 tell(m, m.up("u/new"))
-                until("a ring to wait", lambda: strikes(m))
+                until("a ring to wait", lambda: m.fs_within(mknodat))
                 fs, m.fs = m.fs, None
                 fs.kill()
             assert fs.wait(WAIT_S) == -signal.SIGKILL

@@ -67,11 +67,15 @@ class Session:
             f.write(b"x" * self.random.choice((200, 3000, 20000)))
         return name
 
-    def deliver(self):
-        folder = self.folder()
-        name = self.letter(self.mount, folder)
-        os.rename(self.up(folder, "tmp", name), self.up(folder, "new", name))
+    def delivered(self, top, folder):
+        """By rename, through the mount or below it. Returns its name."""
+        name = self.letter(top, folder)
+        os.rename(os.path.join(top, folder, "tmp", name), os.path.join(top, folder, "new", name))
         self.at.append([folder, "new", name])
+        return name
+
+    def deliver(self):
+        self.delivered(self.mount, self.folder())
         return 2
 
     def deliver_by_link(self):
@@ -225,9 +229,7 @@ class Session:
         folder = m[0]
         what = self.random.randrange(3)
         if what == 0:
-            name = self.letter(self.root, folder)
-            os.rename(self.low(folder, "tmp", name), self.low(folder, "new", name))
-            self.at.append([folder, "new", name])
+            self.delivered(self.root, folder)
         elif what == 1:
             new = m[2].split(":")[0] + ":2,P" + "".join(sorted(self.random.sample("FRST", 2)))
             os.rename(self.low(*m), self.low(folder, "cur", new))
@@ -242,12 +244,10 @@ class Session:
     def tell(self):
         """A delivery below, of which the agent's hook tells; a client in IDLE waits for it."""
         folder = self.random.choice(self.boxes)
-        name = self.letter(self.root, folder)
         fd = libc.inotify_init1(os.O_CLOEXEC)
         try:
             assert libc.inotify_add_watch(fd, os.fsencode(self.up(folder, "new")), ctypes.c_uint32(IN_CREATE)) >= 0
-            os.rename(self.low(folder, "tmp", name), self.low(folder, "new", name))
-            self.at.append([folder, "new", name])
+            name = self.delivered(self.root, folder)
             with Client(self.socket, ROLE_NOTIFY, "hook") as c:
                 c.notify(f"{folder}/new/{name}")
         finally:

@@ -154,6 +154,14 @@ class Maildex(Daemon):
         for n in names:
             grown[n] = int(after["maildexfs." + n]) - int(before["maildexfs." + n])
 
+    def fs_within(self, *numbers):
+        """How many threads of maildexfs are within one of these system calls (numbers as text, as proc_pid_syscall(5) has them)?"""
+        found = 0
+        for task in os.listdir(f"/proc/{self.fs.pid}/task"):
+            with open(f"/proc/{self.fs.pid}/task/{task}/syscall", encoding="ascii") as f:
+                found += f.read().split()[0] in numbers
+        return found
+
     def serve(self, mode=None, *mailboxes):
         """Asks, or sets; returns {mailbox: mode}, "*" for the whole mount."""
         with self.fs_client() as c:
