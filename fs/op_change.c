@@ -108,6 +108,7 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct fuse_entry_param e = {0};
+	struct node *n = NULL;
 	struct op_in in;
 	struct change c;
 	bool made;
@@ -118,8 +119,10 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		return;
 	CALLER_RUN(req, fd, openat(in.dirfd, name, (fi->flags & ~O_DIRECT) | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode));
 	r = fd < 0 ? -errno : ops_entry(req, in.dir, in.dirfd, name, &e);
-	if (r == 0 && ops_same(fd, ops_node(req, e.ino)) < 0) { /* replaced at once by somebody else */
-		node_forget(&in.fs->nodes, ops_node(req, e.ino), 1);
+	if (r == 0)
+		n = ops_node(req, e.ino);
+	if (n && ops_same(fd, n) < 0) { /* replaced at once by somebody else */
+		node_forget(&in.fs->nodes, n, 1);
 		r = -ESTALE;
 	}
 	made = fd >= 0;
@@ -127,19 +130,16 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		    r ? 0 : e.attr.st_ino, DT_REG);
 	own_end(in.fs, &in.own, made ? 0 : r, &c, 1);
 	if (r == 0) {
-		r = op_file_opened(req, ops_node(req, e.ino), fd, in.own.is_half, fi);
+		r = op_file_opened(req, n, fd, in.own.is_half, fi);
 		if (r < 0)
-			node_forget(&in.fs->nodes, ops_node(req, e.ino), 1);
+			node_forget(&in.fs->nodes, n, 1);
 	} else if (made) {
 		close(fd);
 	}
 	if (r < 0) {
 		ops_reply_err(req, in.dir, made ? once(r) : r);
 	} else if (fuse_reply_create(req, &e, fi) == -ENOENT) { /* interrupted: the kernel has neither */
-		struct node *n = ops_node(req, e.ino);
-		struct handle *h = ops_handle(fi);
-
-		op_file_closed(in.fs, h);
+		op_file_closed(in.fs, ops_handle(fi));
 		node_forget(&in.fs->nodes, n, 1);
 	}
 	in_end(&in);

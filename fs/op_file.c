@@ -78,8 +78,10 @@ static int open_nameless(fuse_req_t req, struct node *n, int flags)
 
 static void reply_open(fuse_req_t req, const struct fuse_file_info *fi)
 {
+	struct fs *fs = ops_fs(req); /* req ends with the answer */
+
 	if (fuse_reply_open(req, fi) == -ENOENT)
-		op_file_closed(ops_fs(req), ops_handle(fi));
+		op_file_closed(fs, ops_handle(fi));
 }
 
 /* What this thread's lookup opened a moment ago; else -1. */

@@ -89,6 +89,60 @@ def test_who_is_stuck_can_be_killed(m, processes, call, number):
     assert len(names) == 5
 
 
+def making(top):
+    os.mknod(f"{top}/tmp/18.M1P1.host")
+
+
+def linking(top):
+    os.link(f"{top}/cur/1600000001.M1P1.host:2,S", f"{top}/tmp/18.M1P1.host")
+
+
+def subscribing(top):
+    os.mkdir(f"{top}/.Sub")
+
+
+def expunging(top):
+    os.unlink(f"{top}/cur/1600000001.M1P1.host:2,S")
+
+
+def cutting(top):
+    os.truncate(f"{top}/cur/1600000001.M1P1.host:2,S", 3)
+
+
+# Call of the storage: who makes it, the name that it is about. (Who reads ahead or closes is not waited for.)
+IN_EACH = {
+    "getattr": (looking, "new"),
+    "open": (reading, "cur/*"),
+    "create": (delivering, "tmp/*"),
+    "write": (delivering, "tmp/*"),
+    "truncate": (cutting, "cur/*"),
+    "rename": (flagging, "cur/*"),
+    "unlink": (expunging, "cur/*"),
+    "link": (linking, "tmp/*"),
+    "mknod": (making, "tmp/*"),
+    "mkdir": (subscribing, ".Sub"),
+    "opendir": (listing, "cur"),
+    "readdir": (listing, "cur"),
+}
+
+
+@pytest.mark.parametrize("call", IN_EACH)
+def test_killed_in_each_call(m, processes, call):
+    """Whoever answers a call that nobody waits for any more must not need what ended with the caller."""
+    what, name = IN_EACH[call]
+    session = processes()
+    with m.slow.hold(call, f"u0/{name}") as held:
+        session.begin(what, m.up("slow/u0"))
+        held.wait()
+        session.kill()
+        a_day(m, 1)
+    until("its call to end", lambda: m.slow.waiting() == 0)
+    a_day(m, 2)
+    assert m.count("requests.killed") == 1
+    for half in ("new", "cur", "tmp"):
+        m.same("slow/u0", half)
+
+
 def test_killed_while_it_waits_for_a_worker(m, processes):
     m.fs_restart(threads=4)
     with hung(m, processes) as stuck:
