@@ -12,6 +12,7 @@
 
 #include "fs/control.h"
 #include "fs/dirops.h"
+#include "fs/lock_wait.h"
 #include "fs/loop.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
@@ -171,7 +172,7 @@ static void stop_threads(struct fs *fs)
 
 static void release_parts(struct fs *fs)
 {
-	op_lock_end();
+	lock_wait_end();
 	op_dir_end(fs);
 	if (fs->session) {
 		fuse_remove_signal_handlers(fs->session);

@@ -94,6 +94,7 @@ struct handle {
 	bool fills;   /* what is read stays in the kernel's pages (message.h) */
 	enum backing_way way;
 	atomic_bool locked;
+	atomic_uint lock_waits; /* see lock_wait.h */
 
 	/* see late.h */
 	bool late, released;

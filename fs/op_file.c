@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fs/late.h"
+#include "fs/lock_wait.h"
 #include "fs/ops.h"
 #include "fs/own.h"
 #include "lib/base/clock.h"
@@ -53,6 +54,7 @@ int op_file_opened(fuse_req_t req, struct node *n, int fd, bool message, struct 
 
 void op_file_closed(struct fs *fs, struct handle *h)
 {
+	lock_wait_released(h);
 	if (atomic_load(&h->locked))
 		locks_released(&fs->locks, h);
 	/* First: the lower file is closed when node_released() says so. */

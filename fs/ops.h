@@ -111,8 +111,6 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
-/* At the end, while the session is still there: nobody waits any more. */
-void op_lock_end(void);
 
 static inline struct handle *ops_handle(const struct fuse_file_info *fi)
 {

@@ -2,6 +2,8 @@
 """Two storage mounts below root, one of which hangs with twenty sessions in it: whoever works on the other does not notice. (How
 little is measured by make bench.) Who is stuck can be killed, the mount can be taken away."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -194,3 +196,79 @@ def test_reads_ahead_of_a_large_file(m, processes):
     with hung(m, processes, [reading]):
         for n in range(STUCK):
             a_day(m, n)
+
+
+def waiting_for_a_lock(processes, path, call):
+    """Returns who holds it and who waits, with their descriptors."""
+    touch(path)
+    both = [processes(), processes()]
+    (holder, waiter), (held, wanted) = both, [p(os.open, path, os.O_RDWR) for p in both]
+    holder(call, held, fcntl.LOCK_EX)
+    waiter.begin(call, wanted, fcntl.LOCK_EX)
+    assert not waiter.answers(0.1)
+    return holder, held, waiter
+
+
+@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
+def test_locks_that_are_waited_for(m, processes, call):
+    """Each is asked for again and again: on storage that hangs that takes nobody else's turn. Who waits can be killed."""
+    below = "lock" if call is fcntl.lockf else "flock"
+    _, _, stuck = waiting_for_a_lock(processes, m.up("slow/u0/lock"), call)
+    holder, held, waiter = waiting_for_a_lock(processes, m.up("well/u0/lock"), call)
+    with m.slow.hold(below, "u0/lock") as tried:
+        tried.wait()
+        holder(call, held, fcntl.LOCK_UN)
+        assert waiter.answers(WAIT_S) and waiter.end() is None
+        third = processes()
+        wanted = third(os.open, m.up("well/u0/lock"), os.O_RDWR)
+        third.begin(call, wanted, fcntl.LOCK_EX)
+        stuck.kill()
+        assert not third.answers(0.1)
+        waiter.kill()
+        assert third.answers(WAIT_S) and third.end() is None
+
+
+@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
+def test_a_lock_that_comes_too_late(m, processes, call):
+    """Who waited was killed while it was asked for, and its file stays open elsewhere: nobody has it."""
+    below = "lock" if call is fcntl.lockf else "flock"
+    holder, held, waiter = waiting_for_a_lock(processes, m.up("slow/u0/lock"), call)
+    with m.slow.hold(below, "u0/lock") as tried:
+        tried.wait()
+        waiter.kill()
+        holder.begin(call, held, fcntl.LOCK_UN)
+        tried.release()
+        assert holder.end() is None
+    until("its call to end", lambda: m.slow.waiting() == 0)
+    holder(call, held, fcntl.LOCK_EX)
+    holder(call, held, fcntl.LOCK_UN)
+    assert ls(m.up("slow/u0"))
+
+
+def open_below(m, path):
+    """How many descriptors of that file maildexfs has."""
+    found, fds = 0, f"/proc/{m.fs.pid}/fd"
+    for fd in os.listdir(fds):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(os.path.join(fds, fd)) == m.low(path)
+    return found
+
+
+@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
+def test_killed_when_it_asked_for_a_lock(m, processes, call):
+    """Somebody else has it: the request must not wait for its turn, its file is about to be closed."""
+    below = "lock" if call is fcntl.lockf else "flock"
+    path = m.up("slow/u0/lock")
+    touch(path)
+    holder, waiter = processes(), processes()
+    held, wanted = [p(os.open, path, os.O_RDWR) for p in (holder, waiter)]
+    both = open_below(m, "slow/u0/lock")
+    holder(call, held, fcntl.LOCK_EX)
+    with m.slow.hold(below, "u0/lock") as tried:
+        waiter.begin(call, wanted, fcntl.LOCK_EX)
+        tried.wait()
+        waiter.kill()
+    # The holder of a lock of fcntl(2) has a second descriptor.
+    until("its file to be closed", lambda: open_below(m, "slow/u0/lock") == both - (call is fcntl.flock))
+    holder(call, held, fcntl.LOCK_UN)
+    holder(call, held, fcntl.LOCK_EX)
