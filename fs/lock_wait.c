@@ -244,11 +244,10 @@ void lock_wait(const struct lock_request *r, bool until_closed)
 
 void lock_wait_released(struct handle *h)
 {
-	struct queue *q;
+	struct queue *q = atomic_load(&h->lock_waits) ? queue_of(h->node->dev) : NULL;
 
-	if (!atomic_load(&h->lock_waits))
+	if (!q)
 		return;
-	q = queue_of(h->node->dev);
 	pthread_mutex_lock(&q->lock);
 	for (struct waiting **p = &q->first, *w; (w = *p);)
 		if (w->r.handle == h) {
