@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct fuse_req;
@@ -19,13 +20,40 @@ struct fuse_req;
 /* What /proc/THREAD/FILE says, cut off at size. Returns false if there is nothing. */
 bool caller_proc(pid_t thread, const char *file, char *text, size_t size);
 /*
- * Is the caller in an open(2) to read something that is there? It waits for our answer inside of its system call, which the
- * kernel shows (proc_pid_syscall(5); CAP_SYS_PTRACE). The lookup on its way there needs mode and owner only: the times are
- * seen by nobody, and the open itself asks the server.
+ * What the caller is about to do. It waits for our answer inside of its system call, which the kernel shows
+ * (proc_pid_syscall(5); CAP_SYS_PTRACE), so a lookup on its way there need not ask what the call itself will.
  */
-bool caller_opens(struct fuse_req *req);
+enum caller_act {
+	CALLER_OTHER, /* or we cannot know */
+	CALLER_OPENS, /* open(2) to read what is there: mode and owner are wanted, and the open itself asks the server */
+	CALLER_LISTS,   /* the same of a directory (O_DIRECTORY) */
+	CALLER_CHMODS,  /* chmod(2) */
+	CALLER_CREATES, /* open(2) with O_CREAT and O_EXCL: the server says if there is such a name */
+	CALLER_NAMES,   /* unlink(2), rename(2), link(2): no attributes are wanted */
+};
+
+struct caller_call {
+	enum caller_act act;
+	uint64_t path; /* where its path is in its memory; 0: it has none, or two */
+};
+
+struct caller_call caller_call(struct fuse_req *req);
 /* The decision, by a line of /proc/PID/syscall. */
-bool caller_opens_by(const char *line);
+struct caller_call caller_call_by(const char *line);
+static inline bool caller_opens(struct fuse_req *req)
+{
+	enum caller_act act = caller_call(req).act;
+
+	return act == CALLER_OPENS || act == CALLER_LISTS;
+}
+
+/*
+ * Does the call's path end with this name, in a directory called dir (NULL: any), and have it nowhere else? A path of one
+ * step is in any directory. False where the caller's memory cannot be read.
+ */
+bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *dir, const char *name);
+/* The decision, by the path. */
+bool caller_path_ends_at(const char *path, const char *dir, const char *name);
 
 /*
  * May this thread still be in a write(2) that was answered, so that the kernel has yet to note the file's new size? False

@@ -166,6 +166,7 @@ static double entry_timeout(struct fs *fs, struct node *n, bool message)
 /* What a look at a name found. */
 struct look {
 	struct statx stx;
+	bool made;      /* a moment ago, so all of it is wanted */
 	bool old;       /* not asked for now: only mode and owner are to be believed */
 	int fd;         /* the file, open for reading; or -1 */
 	uint64_t begun; /* message.changes before it */
@@ -215,12 +216,47 @@ static bool look_at_storage(fuse_req_t req, struct node *parent, const struct no
 	       S_ISDIR(look->stx.stx_mode) && makedev(look->stx.stx_dev_major, look->stx.stx_dev_minor) != parent->dev;
 }
 
+/*
+ * A directory that the caller is about to open, or to give a mode: that asks the server (a half's stamp, the lower
+ * openat(2), mode_is_so()). Until then it is as the client knows it. Returns false if it has to be asked for.
+ */
+static bool look_at_what_asks(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct look *look)
+{
+	struct caller_call call = {.act = CALLER_OTHER};
+
+	if (ops_fs(req)->spares)
+		call = caller_call(req);
+	if ((call.act != CALLER_LISTS && call.act != CALLER_CHMODS) || !caller_ends_at(req, &call, NULL, name))
+		return false;
+	look->old = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx) == 0 &&
+		    look->stx.stx_ino == dir->ino;
+	return look->old;
+}
+
+/* What is no directory, as far as we know. Returns 0, negative errno, or 1 if it has to be asked for. */
+static int look_at_file(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
+			struct look *look)
+{
+	struct caller_call call = caller_call(req);
+	bool opens = call.act == CALLER_OPENS || call.act == CALLER_LISTS;
+	int r = -EINVAL;
+
+	if (!opens && (call.act != CALLER_NAMES || look->made || parent->dir->is_half))
+		return 1;
+	if (opens && parent->dir->is_half && name_is_message(name, strlen(name)) && !(known && is_held(req, known)))
+		r = look_open(req, dirfd, name, look);
+	if (r < 0 && r != -ENOENT)
+		r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
+	/* A file is told by its birth time too, where there is one. */
+	look->old = r == 0 && !S_ISDIR(look->stx.stx_mode) && (look->stx.stx_mask & STATX_BTIME || !parent->btime_ns);
+	return r < 0 || look->old ? r : 1;
+}
+
 static int look_at(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
 		   struct look *look)
 {
-	int r;
+	int r = 1;
 
-	*look = (struct look){.fd = -1, .begun = look->begun};
 	if (!(known && known->dir && known->dir->stale) && look_at_storage(req, parent, known, dirfd, name, look))
 		return 0;
 	if (known && known->dir && known->dir->stale) {
@@ -229,32 +265,24 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 		return statx_for(req, dirfd, name, AT_STATX_FORCE_SYNC, STATX_WANTED, &look->stx);
 	}
 	if (known && known->dir)
-		return ops_statx_dir(req, known, dirfd, name, &look->stx);
-	if (ops_fs(req)->spares && caller_opens(req)) {
-		r = -EINVAL;
-		if (parent->dir->is_half && name_is_message(name, strlen(name)) && !(known && is_held(req, known)))
-			r = look_open(req, dirfd, name, look);
-		if (r < 0 && r != -ENOENT)
-			r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
-		/* A file is told by its birth time too, where there is one. */
-		look->old = r == 0 && !S_ISDIR(look->stx.stx_mode) &&
-			    (look->stx.stx_mask & STATX_BTIME || !parent->btime_ns);
-		if (r < 0 || look->old)
-			return r;
-	}
-	return ops_statx(req, dirfd, name, &look->stx);
+		return look_at_what_asks(req, known, dirfd, name, look)
+			       ? 0
+			       : ops_statx_dir(req, known, dirfd, name, &look->stx);
+	if (ops_fs(req)->spares)
+		r = look_at_file(req, parent, known, dirfd, name, look);
+	return r <= 0 ? r : ops_statx(req, dirfd, name, &look->stx);
 }
 
 /* The node that the name is now; or NULL and *error. */
-static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct look *look,
-			       int *error)
+static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, bool made,
+			       struct look *look, int *error)
 {
 	struct fs *fs = ops_fs(req);
 	struct node *n = fs->spares ? node_child(&fs->nodes, parent, name) : NULL;
 	struct node *before = n;
 	int fd = -1;
 
-	look->begun = n ? n->message.changes : 0;
+	*look = (struct look){.made = made, .fd = -1, .begun = n ? n->message.changes : 0};
 	*error = look_at(req, parent, n, dirfd, name, look);
 	if (n)
 		node_unref(&fs->nodes, n);
@@ -296,7 +324,7 @@ static void learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t
  * our note, and the note would give the file its old name back. So it is looked at again if names in the directory were
  * changed meanwhile.
  */
-int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e)
+int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, bool made, struct fuse_entry_param *e)
 {
 	struct fs *fs = ops_fs(req);
 	struct look look;
@@ -308,7 +336,7 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	*e = (struct fuse_entry_param){0};
 	for (int i = 0;; i++) {
 		before = parent->dir->renames;
-		n = entry_node(req, parent, dirfd, name, &look, &r);
+		n = entry_node(req, parent, dirfd, name, made, &look, &r);
 		if (parent->dir->renames == before || i == ENTRY_TRIES)
 			break;
 		if (n)

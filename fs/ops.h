@@ -41,8 +41,9 @@ void ops_reply_err(fuse_req_t req, struct node *n, int r);
 int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
 /* Answers with an entry; without the kernel's reference where the request was interrupted. */
 void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
-/* Looks a name up and counts the kernel's reference. dirfd: the parent's. Returns 0 or negative errno. */
-int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e);
+/* Looks a name up and counts the kernel's reference. dirfd: the parent's. made: by this request. Returns 0 or negative
+ * errno. */
+int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, bool made, struct fuse_entry_param *e);
 /*
  * An O_PATH descriptor of the node for the time of one call, as the caller; -ESTALE where the name is another file now.
  * Close it.

@@ -14,23 +14,28 @@
 
 static const struct flags_case {
 	unsigned flags;
-	bool opens;
+	enum caller_act act;
 } flags_cases[] = {
-	{O_RDONLY, true},
-	{O_RDONLY | O_NOFOLLOW | O_CLOEXEC, true},
-	{O_RDONLY | O_DIRECTORY, true},
-	{O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC, true},
-	{O_RDWR, false},
-	{O_WRONLY, false},
-	{O_RDONLY | O_CREAT, false},
-	{O_RDONLY | O_TRUNC, false},
-	{O_RDONLY | O_DIRECT, false},
-	{O_PATH, false}, /* fstat(2) of that shows the times */
-	{O_PATH | O_DIRECTORY, false},
+	{O_RDONLY, CALLER_OPENS},
+	{O_RDONLY | O_NOFOLLOW | O_CLOEXEC, CALLER_OPENS},
+	{O_RDONLY | O_DIRECTORY, CALLER_LISTS},
+	{O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC, CALLER_LISTS},
+	{O_RDWR, CALLER_OTHER},
+	{O_WRONLY, CALLER_OTHER},
+	{O_RDONLY | O_CREAT, CALLER_OTHER},
+	{O_RDWR | O_CREAT | O_EXCL, CALLER_CREATES},
+	{O_WRONLY | O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC, CALLER_CREATES},
+	{O_RDONLY | O_EXCL, CALLER_OPENS}, /* without O_CREAT it means nothing here */
+	{O_WRONLY | O_CREAT | O_TRUNC, CALLER_OTHER},
+	{O_RDONLY | O_TRUNC, CALLER_OTHER},
+	{O_RDONLY | O_DIRECT, CALLER_OTHER},
+	{O_PATH, CALLER_OTHER}, /* fstat(2) of that shows the times */
+	{O_PATH | O_DIRECTORY, CALLER_OTHER},
 };
 
 static void flags_of_open(void **state)
 {
+	struct caller_call call;
 	char line[256];
 
 	(void)state;
@@ -39,14 +44,47 @@ static void flags_of_open(void **state)
 
 		snprintf(line, sizeof(line), "%d 0xffffff9c 0x7ffd1000 0x%x 0x0 0x0 0x0 0x7ffd0f00 0x7f1200\n",
 			 SYS_openat, c->flags);
-		if (caller_opens_by(line) != c->opens)
+		call = caller_call_by(line);
+		if (call.act != c->act || call.path != (c->act == CALLER_OTHER ? call.path : 0x7ffd1000))
 			fail_msg("%s", line);
 #ifdef SYS_open
 		snprintf(line, sizeof(line), "%d 0x7ffd1000 0x%x 0x0 0x0 0x0 0x0 0x7ffd0f00 0x7f1200\n", SYS_open,
 			 c->flags);
-		if (caller_opens_by(line) != c->opens)
+		call = caller_call_by(line);
+		if (call.act != c->act || call.path != (c->act == CALLER_OTHER ? call.path : 0x7ffd1000))
 			fail_msg("%s", line);
 #endif
+	}
+}
+
+static const struct call_case {
+	long number;
+	enum caller_act act;
+	unsigned path; /* which argument; 0: none, or two */
+} call_cases[] = {
+	{SYS_unlinkat, CALLER_NAMES, 2},  {SYS_renameat2, CALLER_NAMES, 0}, {SYS_linkat, CALLER_NAMES, 0},
+	{SYS_fchmodat, CALLER_CHMODS, 2},
+#ifdef SYS_open
+	{SYS_unlink, CALLER_NAMES, 1},    {SYS_rename, CALLER_NAMES, 0},    {SYS_link, CALLER_NAMES, 0},
+	{SYS_chmod, CALLER_CHMODS, 1},    {SYS_stat, CALLER_OTHER, 0},      {SYS_rmdir, CALLER_OTHER, 0},
+#endif
+	{SYS_statx, CALLER_OTHER, 0},     {SYS_mkdirat, CALLER_OTHER, 0},
+};
+
+static void other_calls(void **state)
+{
+	char line[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(call_cases) / sizeof(*call_cases); i++) {
+		const struct call_case *c = &call_cases[i];
+		struct caller_call call;
+
+		snprintf(line, sizeof(line), "%ld 0x1000 0x2000 0x3000 0x4000 0x0 0x0 0x7ffd0f00 0x7f1200\n",
+			 c->number);
+		call = caller_call_by(line);
+		if (call.act != c->act || call.path != c->path * 0x1000ULL)
+			fail_msg("%s", line);
 	}
 }
 
@@ -55,15 +93,47 @@ static void lines_that_tell_nothing(void **state)
 	char line[256];
 
 	(void)state;
-	assert_false(caller_opens_by(""));
-	assert_false(caller_opens_by("running\n"));
-	assert_false(caller_opens_by("-1 0x7ffd0f00 0x7f1200\n"));
-	snprintf(line, sizeof(line), "%d 0xffffff9c 0x7ffd1000 0x10000 0x7ff 0x0 0x0 0x7ffd0f00 0x7f1200\n", SYS_statx);
-	assert_false(caller_opens_by(line));
+	assert_int_equal(caller_call_by("").act, CALLER_OTHER);
+	assert_int_equal(caller_call_by("running\n").act, CALLER_OTHER);
+	assert_int_equal(caller_call_by("-1 0x7ffd0f00 0x7f1200\n").act, CALLER_OTHER);
 	snprintf(line, sizeof(line), "%d", SYS_openat); /* cut off */
-	assert_false(caller_opens_by(line));
+	assert_int_equal(caller_call_by(line).act, CALLER_OTHER);
 	snprintf(line, sizeof(line), "%d 0xffffff9c 0x7ffd1000 0x10000", SYS_openat);
-	assert_false(caller_opens_by(line));
+	assert_int_equal(caller_call_by(line).act, CALLER_OTHER);
+}
+
+static const struct path_case {
+	const char *path;
+	bool ends, ends_in_tmp;
+} path_cases[] = {
+	{"/mail/u/Maildir/tmp/x.lock", true, true},
+	{"x.lock", true, true},
+	{"/x.lock", true, true},
+	{"tmp//x.lock//", true, true},
+	{"/mail/u/Maildir/x.lock", true, false},
+	{"/mail/tmp/u/x.lock", true, false},
+	{"tmp/x.lock/y", false, false},
+	{"x.lock/x.lock", false, false}, /* which of them is looked up? */
+	{"x.lock/tmp/x.lock", false, false},
+	{"tmp/x.lock/tmp", false, false},
+	{"tmp/x.lock.2", false, false},
+	{"tmp/2.x.lock", false, false},
+	{"tmp/x.lock/.", false, false},
+	{"tmp/x.lock/..", false, false},
+	{"", false, false},
+	{"/", false, false},
+};
+
+static void ends_of_paths(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(path_cases) / sizeof(*path_cases); i++) {
+		const struct path_case *c = &path_cases[i];
+
+		if (caller_path_ends_at(c->path, NULL, "x.lock") != c->ends ||
+		    caller_path_ends_at(c->path, "tmp", "x.lock") != c->ends_in_tmp)
+			fail_msg("%s", c->path);
+	}
 }
 
 static void lines_of_writers(void **state)
@@ -83,8 +153,8 @@ static void lines_of_writers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(flags_of_open),
-		cmocka_unit_test(lines_that_tell_nothing),
+		cmocka_unit_test(flags_of_open),           cmocka_unit_test(other_calls),
+		cmocka_unit_test(lines_that_tell_nothing), cmocka_unit_test(ends_of_paths),
 		cmocka_unit_test(lines_of_writers),
 	};
 
