@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "fs/caller.h"
@@ -110,6 +111,26 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 	fuse_reply_none(req);
 }
 
+/* As the client knows it, if more isn't wanted. Returns 0 or negative errno. */
+static int known_now(fuse_req_t req, struct node *n, struct statx *stx)
+{
+	struct fs *fs = ops_fs(req);
+	struct node_at at;
+	int r;
+
+	if (!fs->spares || node_at(&fs->nodes, n, &at) < 0)
+		return -ENOENT;
+	r = !n->dir && at.parent->dir->is_half ? -ENOENT : 0;
+	if (r == 0 && (!at.name[0] || !ops_asks_itself(req, n->dir, at.name)))
+		r = -ENOENT;
+	if (r == 0)
+		r = ops_statx_known(req, at.dirfd, at.name, stx);
+	if (r == 0 && (stx->stx_ino != n->ino || makedev(stx->stx_dev_major, stx->stx_dev_minor) != n->dev))
+		r = -ESTALE;
+	node_at_end(&fs->nodes, &at);
+	return r;
+}
+
 /* What is below now, wherever the node can be reached. */
 static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct statx *stx)
 {
@@ -146,8 +167,9 @@ static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info
 	return r;
 }
 
-/* The node's attributes now; its size is one that the kernel knows. */
-static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct stat *st, double *timeout_s)
+/* The node's attributes now; its size is one that the kernel knows. check: the kernel may only want to see if the caller may. */
+static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, bool check, struct stat *st,
+		    double *timeout_s)
 {
 	struct growth_asked asked;
 	struct statx stx;
@@ -157,10 +179,15 @@ static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info 
 	*timeout_s = 0;
 	if (S_ISREG(n->type))
 		asked = growth_await(&n->growth, fuse_req_ctx(req)->pid);
-	r = lower_now(req, n, fi, &stx);
+	check = check && known_now(req, n, &stx) == 0;
+	r = check ? 0 : lower_now(req, n, fi, &stx);
 	if (r == 0 && S_ISREG(n->type))
 		stx.stx_size = (uint64_t)growth_size(&n->growth, &asked, (int64_t)stx.stx_size);
-	return r < 0 ? r : ops_attr(req, n, &stx, st, timeout_s);
+	if (r == 0)
+		r = ops_attr(req, n, &stx, st, timeout_s);
+	if (check)
+		*timeout_s = 0;
+	return r;
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -170,7 +197,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int r;
 
 	growth_seen(fuse_req_ctx(req)->pid);
-	r = attr_now(req, ops_node(req, ino), fi, &st, &timeout_s);
+	r = attr_now(req, ops_node(req, ino), fi, !fi, &st, &timeout_s);
 
 	if (r < 0)
 		ops_reply_err(req, ops_node(req, ino), r);
@@ -273,7 +300,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		ops_message_forget(ops_fs(req), n);
 	}
 	if (r == 0)
-		r = attr_now(req, n, fi, &st, &timeout_s);
+		r = attr_now(req, n, fi, false, &st, &timeout_s);
 	if (is_path)
 		close(fd);
 	if (r < 0)

@@ -38,6 +38,11 @@ int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
 	return statx_for(req, dirfd, name, 0, STATX_WANTED, stx);
 }
 
+int ops_statx_known(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
+{
+	return statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, stx);
+}
+
 int ops_statx_forced(fuse_req_t req, int fd, struct statx *stx)
 {
 	return statx_for(req, fd, "", AT_STATX_FORCE_SYNC, STATX_WANTED, stx);
@@ -180,7 +185,7 @@ static int look_open(fuse_req_t req, int dirfd, const char *name, struct look *l
 	CALLER_RUN(req, look->fd, openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
 	if (look->fd < 0)
 		return -errno;
-	r = statx_for(req, look->fd, "", AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
+	r = ops_statx_known(req, look->fd, "", &look->stx);
 	if (r == 0 && !S_ISREG(look->stx.stx_mode))
 		r = -EINVAL;
 	if (r < 0) {
@@ -216,21 +221,15 @@ static bool look_at_storage(fuse_req_t req, struct node *parent, const struct no
 	       S_ISDIR(look->stx.stx_mode) && makedev(look->stx.stx_dev_major, look->stx.stx_dev_minor) != parent->dev;
 }
 
-/*
- * A directory that the caller is about to open, or to give a mode: that asks the server (a half's stamp, the lower
- * openat(2), mode_is_so()). Until then it is as the client knows it. Returns false if it has to be asked for.
- */
-static bool look_at_what_asks(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct look *look)
+bool ops_asks_itself(fuse_req_t req, bool is_dir, const char *name)
 {
 	struct caller_call call = {.act = CALLER_OTHER};
 
 	if (ops_fs(req)->spares)
 		call = caller_call(req);
-	if ((call.act != CALLER_LISTS && call.act != CALLER_CHMODS) || !caller_ends_at(req, &call, NULL, name))
-		return false;
-	look->old = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx) == 0 &&
-		    look->stx.stx_ino == dir->ino;
-	return look->old;
+	if (!is_dir)
+		return call.act == CALLER_NAMES;
+	return (call.act == CALLER_LISTS || call.act == CALLER_CHMODS) && caller_ends_at(req, &call, NULL, name);
 }
 
 /* What is no directory, as far as we know. Returns 0, negative errno, or 1 if it has to be asked for. */
@@ -246,7 +245,7 @@ static int look_at_file(fuse_req_t req, struct node *parent, struct node *known,
 	if (opens && parent->dir->is_half && name_is_message(name, strlen(name)) && !(known && is_held(req, known)))
 		r = look_open(req, dirfd, name, look);
 	if (r < 0 && r != -ENOENT)
-		r = statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, &look->stx);
+		r = ops_statx_known(req, dirfd, name, &look->stx);
 	/* A file is told by its birth time too, where there is one. */
 	look->old = r == 0 && !S_ISDIR(look->stx.stx_mode) && (look->stx.stx_mask & STATX_BTIME || !parent->btime_ns);
 	return r < 0 || look->old ? r : 1;
@@ -264,10 +263,11 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 		/* The client is told ESTALE then, and looks the name up anew. */
 		return statx_for(req, dirfd, name, AT_STATX_FORCE_SYNC, STATX_WANTED, &look->stx);
 	}
-	if (known && known->dir)
-		return look_at_what_asks(req, known, dirfd, name, look)
-			       ? 0
-			       : ops_statx_dir(req, known, dirfd, name, &look->stx);
+	if (known && known->dir) {
+		look->old = ops_asks_itself(req, true, name) && ops_statx_known(req, dirfd, name, &look->stx) == 0 &&
+			    look->stx.stx_ino == known->ino;
+		return look->old ? 0 : ops_statx_dir(req, known, dirfd, name, &look->stx);
+	}
 	if (ops_fs(req)->spares)
 		r = look_at_file(req, parent, known, dirfd, name, look);
 	return r <= 0 ? r : ops_statx(req, dirfd, name, &look->stx);

@@ -28,6 +28,8 @@ static inline struct node *ops_node(fuse_req_t req, fuse_ino_t ino)
 
 /* statx(2) of a name, or of the descriptor itself where name is "". Returns 0 or negative errno. */
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
+/* The same as the NFS client knows it. */
+int ops_statx_known(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
 /* Of the descriptor, by a call to the server. */
 int ops_statx_forced(fuse_req_t req, int fd, struct statx *stx);
 /* The same of a known directory: its times and its size may be from before, see dir_attr.h. */
@@ -36,6 +38,11 @@ int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name,
 enum serve_mode ops_serve_mode(struct fs *fs, struct node *half);
 /* Answers an error of a call about this node: 0 or negative errno. */
 void ops_reply_err(fuse_req_t req, struct node *n, int r);
+/*
+ * Is this only a check on the way of the caller's system call, which asks the server itself (a half's stamp, the lower
+ * openat(2) of a directory, mode_is_so()), or wants no more than the file's name? Then what the client knows will do.
+ */
+bool ops_asks_itself(fuse_req_t req, bool is_dir, const char *name);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
 int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
