@@ -108,12 +108,16 @@ static int open_half(fuse_req_t req, struct node *n, int dirfd, struct dir_handl
 {
 	int r;
 
-	/* The lower tree decides who may list: under root_squash that is not root. */
-	CALLER_RUN(req, r, (int)syscall(SYS_faccessat2, dirfd, "", R_OK, AT_EACCESS | AT_EMPTY_PATH));
-	if (r < 0)
-		return -errno;
 	h->live = live_get(ops_fs(req), n, &r);
-	return h->live ? open_live(req, h->live, dirfd) : r;
+	if (!h->live)
+		return r;
+	r = open_live(req, h->live, dirfd);
+	if (r < 0)
+		return r;
+	/* The lower tree decides who may list: under root_squash that is not root. Last: with what the check has asked for, the
+	 * NFS client mostly knows. */
+	CALLER_RUN(req, r, (int)syscall(SYS_faccessat2, dirfd, "", R_OK, AT_EACCESS | AT_EMPTY_PATH));
+	return r < 0 ? -errno : 0;
 }
 
 static int open_lower(fuse_req_t req, int dirfd, struct dir_handle *h)
