@@ -90,8 +90,6 @@ static const struct call {
 
 static enum caller_act act_of_open(uint64_t flags)
 {
-	if ((flags & O_CREAT) && (flags & O_EXCL))
-		return CALLER_CREATES;
 	/* fstat(2) of an O_PATH descriptor shows what the lookup said. */
 	if (flags & (O_PATH | O_CREAT | O_TRUNC | O_DIRECT) || (flags & O_ACCMODE) != O_RDONLY)
 		return CALLER_OTHER;
@@ -155,24 +153,16 @@ struct caller_call caller_call(struct fuse_req *req)
 	return (struct caller_call){.act = CALLER_OTHER};
 }
 
-static bool is_step(const char *step, size_t len, const char *name)
+bool caller_path_ends_at(const char *path, const char *name)
 {
-	return len == strlen(name) && memcmp(step, name, len) == 0;
-}
-
-bool caller_path_ends_at(const char *path, const char *dir, const char *name)
-{
-	bool inside = true, last = false;
-	size_t n;
+	size_t len = strlen(name), n;
+	bool last = false;
 
 	for (path += strspn(path, "/"); *path; path += n + strspn(path + n, "/")) {
 		if (last)
 			return false; /* it is on the way, too */
 		n = strcspn(path, "/");
-		last = inside && is_step(path, n, name);
-		if (is_step(path, n, name) && !last)
-			return false;
-		inside = !dir || is_step(path, n, dir);
+		last = n == len && memcmp(path, name, n) == 0;
 	}
 	return last;
 }
@@ -197,12 +187,11 @@ static bool read_path(pid_t thread, uint64_t at, char path[PATH_MAX])
 	return false;
 }
 
-bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *dir, const char *name)
+bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *name)
 {
 	char path[PATH_MAX];
 
-	return call->path && read_path(fuse_req_ctx(req)->pid, call->path, path) &&
-	       caller_path_ends_at(path, dir, name);
+	return call->path && read_path(fuse_req_ctx(req)->pid, call->path, path) && caller_path_ends_at(path, name);
 }
 
 bool caller_may_write_by(const char *line)

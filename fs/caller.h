@@ -26,10 +26,9 @@ bool caller_proc(pid_t thread, const char *file, char *text, size_t size);
 enum caller_act {
 	CALLER_OTHER, /* or we cannot know */
 	CALLER_OPENS, /* open(2) to read what is there: mode and owner are wanted, and the open itself asks the server */
-	CALLER_LISTS,   /* the same of a directory (O_DIRECTORY) */
-	CALLER_CHMODS,  /* chmod(2) */
-	CALLER_CREATES, /* open(2) with O_CREAT and O_EXCL: the server says if there is such a name */
-	CALLER_NAMES,   /* unlink(2), rename(2), link(2): no attributes are wanted */
+	CALLER_LISTS,  /* the same of a directory (O_DIRECTORY) */
+	CALLER_CHMODS, /* chmod(2) */
+	CALLER_NAMES,  /* unlink(2), rename(2), link(2): no attributes are wanted */
 };
 
 struct caller_call {
@@ -47,13 +46,10 @@ static inline bool caller_opens(struct fuse_req *req)
 	return act == CALLER_OPENS || act == CALLER_LISTS;
 }
 
-/*
- * Does the call's path end with this name, in a directory called dir (NULL: any), and have it nowhere else? A path of one
- * step is in any directory. False where the caller's memory cannot be read.
- */
-bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *dir, const char *name);
+/* Is this name, of all steps of the call's path only the last? False where the caller's memory cannot be read. */
+bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *name);
 /* The decision, by the path. */
-bool caller_path_ends_at(const char *path, const char *dir, const char *name);
+bool caller_path_ends_at(const char *path, const char *name);
 
 /*
  * May this thread still be in a write(2) that was answered, so that the kernel has yet to note the file's new size? False

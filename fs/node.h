@@ -199,8 +199,6 @@ struct node *node_sibling(struct node_table *t, struct node *half);
 
 /* Is this directory a half of a Maildir? Asks the lower tree until the answer is yes. */
 bool node_is_half(struct node_table *t, struct node *dir);
-/* Is it, as far as is known, a Maildir or its tmp/, where servers make their files? Then it has a name, which is copied. */
-bool node_makes_files(struct node_table *t, struct node *dir, char name[NAME_LEN_MAX + 1]);
 
 /* Open files: RELEASE comes after close() returned, so a change of the name waits for closes that are under way. */
 void node_opened(struct node_table *t, struct node *n, struct handle *h);

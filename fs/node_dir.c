@@ -231,20 +231,6 @@ bool node_is_half(struct node_table *t, struct node *dir)
 	return yes;
 }
 
-bool node_makes_files(struct node_table *t, struct node *dir, char name[NAME_LEN_MAX + 1])
-{
-	const struct node_name *nn;
-	bool yes;
-
-	pthread_mutex_lock(&t->lock);
-	nn = dir->names;
-	yes = nn && (dir->dir->is_maildir || (nn->parent->dir->is_maildir && strcmp(nn->name, "tmp") == 0));
-	if (yes)
-		strcpy(name, nn->name);
-	pthread_mutex_unlock(&t->lock);
-	return yes;
-}
-
 struct node *node_sibling(struct node_table *t, struct node *half)
 {
 	struct node *other = NULL;

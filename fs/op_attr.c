@@ -8,7 +8,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "fs/caller.h"
 #include "fs/late.h"
 #include "fs/ops.h"
 #include "fs/own.h"
@@ -45,28 +44,6 @@ static bool recalled(fuse_req_t req, struct node *dir, const char *name, struct 
 	return true;
 }
 
-/*
- * Is it about to be made, and must not be there (a lock, a temporary file)? CREATE follows, and says if it is. In a Maildir
- * and its tmp/ only, and nothing that is known: what isn't could be a directory on the way, if the last step has its name.
- */
-static bool comes(fuse_req_t req, struct node *dir, const char *name)
-{
-	struct fs *fs = ops_fs(req);
-	char dir_name[NAME_LEN_MAX + 1];
-	struct caller_call call;
-	struct node *known;
-
-	if (!fs->spares || !node_makes_files(&fs->nodes, dir, dir_name))
-		return false;
-	call = caller_call(req);
-	if (call.act != CALLER_CREATES || !caller_ends_at(req, &call, dir_name, name))
-		return false;
-	known = node_child(&fs->nodes, dir, name);
-	if (known)
-		node_unref(&fs->nodes, known);
-	return !known;
-}
-
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fs *fs = ops_fs(req);
@@ -86,7 +63,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		ops_reply_err(req, dir, dirfd);
 		return;
 	}
-	r = comes(req, dir, name) ? -ENOENT : ops_entry(req, dir, dirfd, name, false, &e);
+	r = ops_entry(req, dir, dirfd, name, false, &e);
 	if (r == -ENOENT)
 		own_missing(fs, dir, name);
 	node_dir_put(&fs->nodes, dir);

@@ -229,7 +229,7 @@ bool ops_asks_itself(fuse_req_t req, bool is_dir, const char *name)
 		call = caller_call(req);
 	if (!is_dir)
 		return call.act == CALLER_NAMES;
-	return (call.act == CALLER_LISTS || call.act == CALLER_CHMODS) && caller_ends_at(req, &call, NULL, name);
+	return (call.act == CALLER_LISTS || call.act == CALLER_CHMODS) && caller_ends_at(req, &call, name);
 }
 
 /* What is no directory, as far as we know. Returns 0, negative errno, or 1 if it has to be asked for. */

@@ -2,7 +2,7 @@
 """Over a network filesystem: lookups that don't ask the server, since the call that they are part of does (fs/caller.h)."""
 
 import os
-from errno import EACCES, EEXIST, ENOENT
+from errno import EACCES, ENOENT
 
 import pytest
 
@@ -11,7 +11,6 @@ from faultfs import Faulty
 from host import acting_as, ls, refused, touch
 
 OWNER = 2345
-EXCL = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
 @pytest.fixture(name="m")
@@ -30,52 +29,6 @@ def asked(m, path, what, *args):
     m.faults.counts_reset()
     what(*args)
     return m.faults.counts().get(f"getattr {path}", 0)
-
-
-def made(path, flags):
-    os.close(os.open(path, flags, 0o600))
-
-
-def test_a_lock_is_made(m):
-    plainly = asked(m, "u/tmp/1.lock", made, m.up("u/tmp/1.lock"), EXCL & ~os.O_EXCL)
-    for name in ("u/tmp/2.lock", "u/3.lock"):
-        assert 0 < asked(m, name, made, m.up(name), EXCL) < plainly
-        assert os.path.exists(m.there(name))
-        refused(EEXIST, made, m.up(name), EXCL)
-
-
-@pytest.mark.parametrize("name", ["u/tmp/lock", "u/lock"])
-def test_a_lock_that_another_host_has(m, name):
-    touch(m.there(name))
-    refused(EEXIST, made, m.up(name), EXCL)
-    assert os.path.exists(m.up(name))
-    os.unlink(m.there(name))
-    made(m.up(name), EXCL)
-    os.unlink(m.there(name))
-    refused(ENOENT, os.stat, m.up(name))
-    made(m.up(name), EXCL)
-
-
-def test_directories_on_the_way(m):
-    """That the mount does not know yet, and that are called as what is made in them."""
-    for path in ("u/tmp/x/x", "u/tmp/y", "u/z/tmp/z", "u/.x/new"):
-        os.makedirs(m.there(path))
-    os.symlink("tmp/y", m.there("u/link"))
-    with acting_as(0):
-        for path in ("u/tmp/x/x/x", "u/link/y", "u/z/tmp/z/z", "u/.x/new/x"):
-            made(m.up(path), EXCL)
-            assert os.path.isfile(m.there(path))
-
-
-def test_from_within(m):
-    before = os.getcwd()
-    os.chdir(m.up("u/tmp"))
-    try:
-        made("x", EXCL)
-        refused(EEXIST, made, "x", EXCL)
-    finally:
-        os.chdir(before)
-    assert ls(m.there("u/tmp")) == {b"x"}
 
 
 def test_a_file_that_goes(m):
