@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,4 +216,18 @@ bool caller_may_write(pid_t thread)
 
 	/* 0: in a namespace of processes that is not ours. */
 	return !thread || (caller_proc(thread, "syscall", line, sizeof(line)) && caller_may_write_by(line));
+}
+
+bool caller_killed_by(const char *status)
+{
+	const char *line = strstr(status, "\nSigPnd:");
+
+	return line && strtoull(line + strlen("\nSigPnd:"), NULL, 16) & 1ULL << (SIGKILL - 1);
+}
+
+bool caller_is_killed(pid_t thread)
+{
+	char status[4096];
+
+	return caller_proc(thread, "status", status, sizeof(status)) && caller_killed_by(status);
 }

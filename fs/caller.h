@@ -58,6 +58,11 @@ bool caller_path_ends_at(const char *path, const char *name);
 bool caller_may_write(pid_t thread);
 bool caller_may_write_by(const char *line);
 
+/* Is this thread to be killed? It waits for our answer, and cannot end before. */
+bool caller_is_killed(pid_t thread);
+/* The decision, by a /proc/PID/status. */
+bool caller_killed_by(const char *status);
+
 /* Becomes the caller. Returns 0, or -1 with errno where that is impossible. */
 int caller_begin(struct fuse_req *req);
 /* After a refusal: becomes the caller with its groups. Returns true if a second try is worth it. */

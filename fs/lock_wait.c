@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <time.h>
 
+#include "fs/caller.h"
 #include "fs/locks.h"
 #include "lib/base/clock.h"
 #include "lib/base/cred.h"
@@ -208,7 +209,8 @@ static void interrupted(fuse_req_t req, void *data)
 			answer(w, -EINTR);
 			break;
 		}
-	if (!w && q->tried && q->tried->r.req == req && !q->tried->answered) {
+	/* What it gets now would be taken back from it: only if it will never know. */
+	if (!w && q->tried && q->tried->r.req == req && caller_is_killed(q->tried->r.thread)) {
 		q->tried->answered = true;
 		fuse_reply_err(req, EINTR);
 	}

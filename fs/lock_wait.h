@@ -8,8 +8,8 @@
  * the session is still there.
  * Ownership: a request that waits is copied.
  * Threads: any.
- * Errors: negative errno of fcntl(2) and flock(2); who waits and is interrupted is answered EINTR at once, also while the
- * lower call hangs: a lock that it gets after that is given back.
+ * Errors: negative errno of fcntl(2) and flock(2); who waits and is interrupted is answered EINTR at once; while it is
+ * asked for, only if it is killed (storage may hang): a lock that it gets after that is given back.
  */
 #ifndef MAILDEX_FS_LOCK_WAIT_H
 #define MAILDEX_FS_LOCK_WAIT_H
@@ -25,7 +25,8 @@
 struct lock_request {
 	struct fs *fs;
 	fuse_req_t req; /* until it is answered */
-	uid_t uid;      /* the caller */
+	pid_t thread;   /* the caller */
+	uid_t uid;
 	gid_t gid;
 	struct node *node;
 	struct handle *handle;

@@ -101,20 +101,6 @@ static void let_go(struct request *r)
 
 /* ---- who does not wait any more ---- */
 
-bool loop_killed_by(const char *status)
-{
-	const char *line = strstr(status, "\nSigPnd:");
-
-	return line && strtoull(line + strlen("\nSigPnd:"), NULL, 16) & 1ULL << (SIGKILL - 1);
-}
-
-static bool is_killed(pid_t thread)
-{
-	char status[4096];
-
-	return caller_proc(thread, "status", status, sizeof(status)) && loop_killed_by(status);
-}
-
 /* Are all nodes and handles that it was given of the storage that is_haunted() will look at? */
 static bool may_answer(const struct request *r)
 {
@@ -156,7 +142,7 @@ static bool answer_killed(void)
 		next = r->next;
 		if (!r->interrupted || r->answered || !may_answer(r))
 			continue;
-		if (!is_killed(r->thread)) {
+		if (!caller_is_killed(r->thread)) {
 			again = true;
 			continue;
 		}

@@ -11,12 +11,8 @@
 #ifndef MAILDEX_FS_LOOP_H
 #define MAILDEX_FS_LOOP_H
 
-#include <stdbool.h>
-
 struct fs;
 
 int loop_run(struct fs *fs);
-/* Does a /proc/PID/status say that the thread is to be killed? */
-bool loop_killed_by(const char *status);
 
 #endif

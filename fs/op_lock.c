@@ -45,6 +45,7 @@ static struct lock_request request_of(fuse_req_t req, fuse_ino_t ino, const stru
 
 	return (struct lock_request){.fs = ops_fs(req),
 				     .req = req,
+				     .thread = ctx->pid,
 				     .uid = ctx->uid,
 				     .gid = ctx->gid,
 				     .node = ops_node(req, ino),

@@ -4,14 +4,16 @@ little is measured by make bench.) Who is stuck can be killed, the mount can be 
 
 import contextlib
 import fcntl
+import operator
 import os
 import signal
 import subprocess
+from errno import EAGAIN
 
 import pytest
 
 from daemon import WAIT_S, until
-from host import ls, touch
+from host import ls, refused, touch
 from storages import STUCK, TwoStorages, delivering, flagging, hung, listing, looking, reading
 
 
@@ -198,12 +200,14 @@ def test_reads_ahead_of_a_large_file(m, processes):
             a_day(m, n)
 
 
-def waiting_for_a_lock(processes, path, call):
-    """Returns who holds it and who waits, with their descriptors."""
+def waiting_for_a_lock(processes, path, call, handler=None):
+    """Returns who holds it, by which descriptor, and who waits (with a handler of SIGUSR1)."""
     touch(path)
     both = [processes(), processes()]
     (holder, waiter), (held, wanted) = both, [p(os.open, path, os.O_RDWR) for p in both]
     holder(call, held, fcntl.LOCK_EX)
+    if handler:
+        waiter(signal.signal, signal.SIGUSR1, handler)
     waiter.begin(call, wanted, fcntl.LOCK_EX)
     assert not waiter.answers(0.1)
     return holder, held, waiter
@@ -243,6 +247,23 @@ def test_a_lock_that_comes_too_late(m, processes, call):
     holder(call, held, fcntl.LOCK_EX)
     holder(call, held, fcntl.LOCK_UN)
     assert ls(m.up("slow/u0"))
+
+
+@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
+def test_interrupted_while_a_lock_is_asked_for(m, processes, call):
+    """By a signal that does not kill: it asks again, or has it already."""
+    below = "lock" if call is fcntl.lockf else "flock"
+    holder, held, waiter = waiting_for_a_lock(processes, m.up("slow/u0/lock"), call, operator.is_)
+    with m.slow.hold(below, "u0/lock") as tried:
+        tried.wait()
+        os.kill(waiter.pid, signal.SIGUSR1)
+        assert not waiter.answers(0.1)
+        holder(call, held, fcntl.LOCK_UN)
+        tried.release()
+    assert waiter.end() is None
+    refused(EAGAIN, holder, call, held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    waiter.kill()
+    holder(call, held, fcntl.LOCK_EX)
 
 
 def open_below(m, path):

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a line of /proc/PID/syscall tells of the caller. */
+/* What /proc/PID/syscall and /proc/PID/status tell of the caller. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -141,12 +141,25 @@ static void lines_of_writers(void **state)
 	assert_true(caller_may_write(0));
 }
 
+static void killed_callers(void **state)
+{
+	(void)state;
+	assert_true(
+		caller_killed_by("Name:\timapd\nThreads:\t1\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n"));
+	/* Another signal as well; and one that the kernel made SIGKILL of, as it does with each that ends a process. */
+	assert_true(caller_killed_by("Name:\timapd\nSigPnd:\t0000000000004100\nShdPnd:\t0000000000004000\n"));
+	assert_false(caller_killed_by("Name:\timapd\nSigPnd:\t0000000000002000\nShdPnd:\t0000000000000100\n"));
+	assert_false(caller_killed_by("Name:\timapd\nSigPnd:\t0000000000000000\n"));
+	assert_false(caller_killed_by("Name:\tSigPnd:\t0000000000000100\n"));
+	assert_false(caller_killed_by(""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(flags_of_open),           cmocka_unit_test(other_calls),
 		cmocka_unit_test(lines_that_tell_nothing), cmocka_unit_test(ends_of_paths),
-		cmocka_unit_test(lines_of_writers),
+		cmocka_unit_test(lines_of_writers),        cmocka_unit_test(killed_callers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
