@@ -2,14 +2,12 @@
 #include "fs/caller.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -72,24 +70,7 @@ void caller_end(void)
 
 /* ---- what it is about to do ---- */
 
-/* Which argument is the path, and what the call is (OTHER: by the flags, which are the argument behind it). */
-static const struct call {
-	long number;
-	int path;
-	enum caller_act act;
-} known_calls[] = {
-	{SYS_openat, 1, CALLER_OTHER},     {SYS_fchmodat, 1, CALLER_CHMODS}, {SYS_unlinkat, 1, CALLER_NAMES},
-	{SYS_renameat2, -1, CALLER_NAMES}, {SYS_linkat, -1, CALLER_NAMES},
-#ifdef SYS_renameat
-	{SYS_renameat, -1, CALLER_NAMES},
-#endif
-#ifdef SYS_open
-	{SYS_open, 0, CALLER_OTHER},       {SYS_chmod, 0, CALLER_CHMODS},    {SYS_unlink, 0, CALLER_NAMES},
-	{SYS_rename, -1, CALLER_NAMES},    {SYS_link, -1, CALLER_NAMES},
-#endif
-};
-
-static enum caller_act act_of_open(uint64_t flags)
+static enum caller_act act_of_open(unsigned long flags)
 {
 	/* fstat(2) of an O_PATH descriptor shows what the lookup said. */
 	if (flags & (O_PATH | O_CREAT | O_TRUNC | O_DIRECT) || (flags & O_ACCMODE) != O_RDONLY)
@@ -97,29 +78,38 @@ static enum caller_act act_of_open(uint64_t flags)
 	return flags & O_DIRECTORY ? CALLER_LISTS : CALLER_OPENS;
 }
 
-struct caller_call caller_call_by(const char *line)
+/* Not link(2) and rename(2): whether there is the new name, and what file is moved, is not to be what the client remembers. */
+enum caller_act caller_act_by(const char *line)
 {
-	const struct caller_call other = {.act = CALLER_OTHER};
-	const struct call *known = NULL;
-	struct caller_call call;
-	uint64_t args[3];
+	unsigned long args[3];
 	char *rest;
 	long number;
 
 	number = strtol(line, &rest, 10);
 	if (rest == line)
-		return other; /* "running", or nothing */
-	for (size_t i = 0; i < sizeof(known_calls) / sizeof(known_calls[0]); i++)
-		if (known_calls[i].number == number)
-			known = &known_calls[i];
+		return CALLER_OTHER; /* "running", or nothing */
 	for (int i = 0; i < 3; i++)
-		args[i] = strtoull(rest, &rest, 16);
-	if (!known || *rest != ' ') /* cut off */
-		return other;
-	call = (struct caller_call){.act = known->act, .path = known->path < 0 ? 0 : args[known->path]};
-	if (call.act == CALLER_OTHER)
-		call.act = act_of_open(args[known->path + 1]);
-	return call;
+		args[i] = strtoul(rest, &rest, 16);
+	if (*rest != ' ') /* cut off */
+		return CALLER_OTHER;
+	switch (number) {
+	case SYS_openat:
+		return act_of_open(args[2]);
+	case SYS_fchmodat:
+		return CALLER_CHMODS;
+	case SYS_unlinkat:
+		return CALLER_UNLINKS;
+#ifdef SYS_open
+	case SYS_open:
+		return act_of_open(args[1]);
+	case SYS_chmod:
+		return CALLER_CHMODS;
+	case SYS_unlink:
+		return CALLER_UNLINKS;
+#endif
+	default:
+		return CALLER_OTHER;
+	}
 }
 
 bool caller_proc(pid_t thread, const char *file, char *text, size_t size)
@@ -139,7 +129,7 @@ bool caller_proc(pid_t thread, const char *file, char *text, size_t size)
 	return n > 0;
 }
 
-struct caller_call caller_call(struct fuse_req *req)
+enum caller_act caller_act(struct fuse_req *req)
 {
 	const struct timespec pause = {.tv_nsec = ASLEEP_NS};
 	char line[256];
@@ -148,51 +138,10 @@ struct caller_call caller_call(struct fuse_req *req)
 		if (!caller_proc(fuse_req_ctx(req)->pid, "syscall", line, sizeof(line)))
 			break;
 		if (strncmp(line, "running", 7) != 0)
-			return caller_call_by(line);
+			return caller_act_by(line);
 		nanosleep(&pause, NULL); /* it is about to wait for us */
 	}
-	return (struct caller_call){.act = CALLER_OTHER};
-}
-
-bool caller_path_ends_at(const char *path, const char *name)
-{
-	size_t len = strlen(name), n;
-	bool last = false;
-
-	for (path += strspn(path, "/"); *path; path += n + strspn(path + n, "/")) {
-		if (last)
-			return false; /* it is on the way, too */
-		n = strcspn(path, "/");
-		last = n == len && memcmp(path, name, n) == 0;
-	}
-	return last;
-}
-
-/* Its path, as it stands in its memory now. Returns false if that cannot be read. */
-static bool read_path(pid_t thread, uint64_t at, char path[PATH_MAX])
-{
-	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	size_t done = 0;
-
-	while (done < PATH_MAX) {
-		size_t n = page - (at + done) % page; /* the next page may not be there */
-		struct iovec ours = {.iov_base = path + done, .iov_len = n < PATH_MAX - done ? n : PATH_MAX - done};
-		struct iovec theirs = {.iov_base = (void *)(uintptr_t)(at + done), .iov_len = ours.iov_len};
-
-		if (process_vm_readv(thread, &ours, 1, &theirs, 1, 0) != (ssize_t)ours.iov_len)
-			return false;
-		if (memchr(ours.iov_base, '\0', ours.iov_len))
-			return true;
-		done += ours.iov_len;
-	}
-	return false;
-}
-
-bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *name)
-{
-	char path[PATH_MAX];
-
-	return call->path && read_path(fuse_req_ctx(req)->pid, call->path, path) && caller_path_ends_at(path, name);
+	return CALLER_OTHER;
 }
 
 bool caller_may_write_by(const char *line)

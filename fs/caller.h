@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/types.h>
 
 struct fuse_req;
@@ -26,30 +25,20 @@ bool caller_proc(pid_t thread, const char *file, char *text, size_t size);
 enum caller_act {
 	CALLER_OTHER, /* or we cannot know */
 	CALLER_OPENS, /* open(2) to read what is there: mode and owner are wanted, and the open itself asks the server */
-	CALLER_LISTS,  /* the same of a directory (O_DIRECTORY) */
-	CALLER_CHMODS, /* chmod(2) */
-	CALLER_NAMES,  /* unlink(2), rename(2), link(2): no attributes are wanted */
+	CALLER_LISTS,   /* the same of a directory (O_DIRECTORY) */
+	CALLER_CHMODS,  /* chmod(2) */
+	CALLER_UNLINKS, /* unlink(2): no attributes are wanted */
 };
 
-struct caller_call {
-	enum caller_act act;
-	uint64_t path; /* where its path is in its memory; 0: it has none, or two */
-};
-
-struct caller_call caller_call(struct fuse_req *req);
+enum caller_act caller_act(struct fuse_req *req);
 /* The decision, by a line of /proc/PID/syscall. */
-struct caller_call caller_call_by(const char *line);
+enum caller_act caller_act_by(const char *line);
 static inline bool caller_opens(struct fuse_req *req)
 {
-	enum caller_act act = caller_call(req).act;
+	enum caller_act act = caller_act(req);
 
 	return act == CALLER_OPENS || act == CALLER_LISTS;
 }
-
-/* Is this name, of all steps of the call's path only the last? False where the caller's memory cannot be read. */
-bool caller_ends_at(struct fuse_req *req, const struct caller_call *call, const char *name);
-/* The decision, by the path. */
-bool caller_path_ends_at(const char *path, const char *name);
 
 /*
  * May this thread still be in a write(2) that was answered, so that the kernel has yet to note the file's new size? False

@@ -93,14 +93,21 @@ static void let_go(struct waiting *w)
 	free(w);
 }
 
-/* Answers; w has left the queue. */
-static void answer(struct waiting *w, int result)
+/* Answers. Returns false if nobody waits for it any more. */
+static bool heard(const struct waiting *w, int result)
 {
-	bool heard = !w->answered && fuse_reply_err(w->r.req, -result) != -ENOENT;
+	return !w->answered && fuse_reply_err(w->r.req, -result) != -ENOENT;
+}
 
-	if (result == 0 && !heard)
-		lock_undo(&w->r);
-	let_go(w);
+/* The last to be asked for next. Called with the lock. */
+static void append(struct queue *q, struct waiting *w)
+{
+	struct waiting **p = &q->first;
+
+	while (*p)
+		p = &(*p)->next;
+	w->next = NULL;
+	*p = w;
 }
 
 static bool is_refused(const struct waiting *w, int64_t now)
@@ -108,24 +115,33 @@ static bool is_refused(const struct waiting *w, int64_t now)
 	return w->refuse_ns && (now >= w->refuse_ns || !node_closing(&w->r.fs->nodes, w->r.node));
 }
 
-/* Tries one, which has left the queue. Called with the lock, which is dropped meanwhile. */
+/*
+ * Tries one, which has left the queue, without the lock: storage may hang, and interrupted() must not. Called with the
+ * lock.
+ */
 static void try(struct queue *q, struct waiting *w)
 {
 	bool refuse = is_refused(w, clock_mono_ns());
 	int result;
 
-	q->tried = w;
+	q->tried = w; /* until it is let go: RELEASE waits for that */
 	pthread_mutex_unlock(&q->lock);
 	result = attempt_again(&w->r);
 	pthread_mutex_lock(&q->lock);
-	if (result != -EAGAIN || refuse || w->answered || fuse_req_interrupted(w->r.req)) {
-		/* Not before the answer: else RELEASE may go on. */
-		answer(w, result == -EAGAIN && !refuse ? -EINTR : result);
-	} else {
+	if (result == -EAGAIN && !refuse && !w->answered && !fuse_req_interrupted(w->r.req)) {
 		w->pause_ns = w->pause_ns * 2 > WAIT_MAX_NS ? WAIT_MAX_NS : w->pause_ns * 2;
 		w->at_ns = clock_mono_ns() + w->pause_ns;
-		w->next = q->first;
-		q->first = w;
+		append(q, w);
+	} else {
+		bool had = heard(w, result == -EAGAIN && !refuse ? -EINTR : result);
+
+		w->answered = true;
+		if (!had && result == 0) {
+			pthread_mutex_unlock(&q->lock);
+			lock_undo(&w->r);
+			pthread_mutex_lock(&q->lock);
+		}
+		let_go(w);
 	}
 	q->tried = NULL;
 	pthread_cond_broadcast(&q->moved);
@@ -206,15 +222,33 @@ static void interrupted(fuse_req_t req, void *data)
 	for (struct waiting **p = &q->first; (w = *p); p = &w->next)
 		if (w->r.req == req) {
 			*p = w->next;
-			answer(w, -EINTR);
+			heard(w, -EINTR);
+			let_go(w);
 			break;
 		}
-	/* What it gets now would be taken back from it: only if it will never know. */
-	if (!w && q->tried && q->tried->r.req == req && caller_is_killed(q->tried->r.thread)) {
-		q->tried->answered = true;
-		fuse_reply_err(req, EINTR);
-	}
 	pthread_mutex_unlock(&q->lock);
+}
+
+bool lock_wait_killed(void)
+{
+	bool again = false;
+
+	pthread_mutex_lock(&queues.lock);
+	for (struct queue *q = queues.first; q; q = q->next) {
+		pthread_mutex_lock(&q->lock);
+		if (q->tried && !q->tried->answered && fuse_req_interrupted(q->tried->r.req)) {
+			/* What it gets now would be taken back from it: only if it will never know. */
+			if (caller_is_killed(q->tried->r.thread)) {
+				fuse_reply_err(q->tried->r.req, EINTR);
+				q->tried->answered = true;
+			} else {
+				again = true;
+			}
+		}
+		pthread_mutex_unlock(&q->lock);
+	}
+	pthread_mutex_unlock(&queues.lock);
+	return again;
 }
 
 void lock_wait(const struct lock_request *r, bool until_closed)
@@ -235,10 +269,10 @@ void lock_wait(const struct lock_request *r, bool until_closed)
 	fuse_req_interrupt_func(r->req, interrupted, q);
 	pthread_mutex_lock(&q->lock);
 	if (fuse_req_interrupted(r->req)) { /* before it could be found */
-		answer(w, -EINTR);
+		heard(w, -EINTR);
+		let_go(w);
 	} else {
-		w->next = q->first;
-		q->first = w;
+		append(q, w);
 		pthread_cond_broadcast(&q->moved);
 	}
 	pthread_mutex_unlock(&q->lock);
@@ -254,7 +288,8 @@ void lock_wait_released(struct handle *h)
 	for (struct waiting **p = &q->first, *w; (w = *p);)
 		if (w->r.handle == h) {
 			*p = w->next;
-			answer(w, -EINTR);
+			heard(w, -EINTR);
+			let_go(w);
 		} else {
 			p = &w->next;
 		}
@@ -277,7 +312,8 @@ void lock_wait_end(void)
 		pthread_join(q->thread, NULL);
 		while ((w = q->first)) {
 			q->first = w->next;
-			answer(w, -EINTR);
+			heard(w, -EINTR);
+			let_go(w);
 		}
 		pthread_cond_destroy(&q->moved);
 		pthread_mutex_destroy(&q->lock);

@@ -42,6 +42,9 @@ void lock_undo(const struct lock_request *r);
 
 /* until_closed: refused as soon as no close of the file is under way; else waited for. */
 void lock_wait(const struct lock_request *r, bool until_closed);
+/* Answers those who were killed while they are asked for, once libfuse has noted that they are interrupted. Returns true if
+ * others were interrupted, and may be killed yet. */
+bool lock_wait_killed(void);
 void lock_wait_released(struct handle *h);
 void lock_wait_end(void);
 

@@ -26,6 +26,7 @@
 #include "fs/fs.h"
 #include "fs/fuse.h"
 #include "fs/gate.h"
+#include "fs/lock_wait.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -166,27 +167,30 @@ static void *watch_main(void *arg)
 
 	(void)arg;
 	pthread_mutex_lock(&loop.lock);
-	while (!loop.stop)
-		if (answer_killed()) {
+	while (!loop.stop) {
+		bool again = answer_killed();
+
+		if (lock_wait_killed() || again) {
 			until = clock_timespec(clock_real_ns() + WATCH_NS);
 			pthread_cond_timedwait(&loop.interrupted, &loop.lock, &until);
 		} else {
 			pthread_cond_wait(&loop.interrupted, &loop.lock);
 		}
+	}
 	pthread_mutex_unlock(&loop.lock);
 	return NULL;
 }
 
+/* libfuse has noted it. */
 static void note_interrupt(const struct request *interrupt)
 {
 	const struct fuse_interrupt_in *in = (const void *)((char *)interrupt->buf.mem + sizeof(struct fuse_in_header));
 
 	pthread_mutex_lock(&loop.lock);
 	for (struct request *r = loop.known; r; r = r->next)
-		if (r->unique == in->unique) {
+		if (r->unique == in->unique)
 			r->interrupted = true;
-			pthread_cond_signal(&loop.interrupted);
-		}
+	pthread_cond_signal(&loop.interrupted); /* or it waits for a lock */
 	pthread_mutex_unlock(&loop.lock);
 }
 
@@ -289,8 +293,6 @@ static bool handle(struct request *r)
 {
 	bool quick = is_quick(r), away;
 
-	if (r->opcode == FUSE_INTERRUPT)
-		note_interrupt(r);
 	pthread_mutex_lock(&loop.lock);
 	away = disturbs_ghosts(r);
 	if (away) {
@@ -304,10 +306,13 @@ static bool handle(struct request *r)
 	pthread_mutex_unlock(&loop.lock);
 	if (away)
 		return true;
-	if (quick)
-		fuse_session_process_buf(loop.fs->session, &r->buf);
-	else
+	if (!quick) {
 		run(r, true);
+		return false;
+	}
+	fuse_session_process_buf(loop.fs->session, &r->buf);
+	if (r->opcode == FUSE_INTERRUPT)
+		note_interrupt(r);
 	return false;
 }
 

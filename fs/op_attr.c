@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "fs/late.h"
@@ -63,7 +62,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		ops_reply_err(req, dir, dirfd);
 		return;
 	}
-	r = ops_entry(req, dir, dirfd, name, false, &e);
+	r = ops_entry(req, dir, dirfd, name, &e);
 	if (r == -ENOENT)
 		own_missing(fs, dir, name);
 	node_dir_put(&fs->nodes, dir);
@@ -88,24 +87,18 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 	fuse_reply_none(req);
 }
 
-/* As the client knows it, if more isn't wanted. Returns 0 or negative errno. */
-static int known_now(fuse_req_t req, struct node *n, struct statx *stx)
+/* A directory as the client knows it, if the kernel only wants to see whether the caller may. */
+static bool checked_now(fuse_req_t req, struct node *n, struct statx *stx)
 {
 	struct fs *fs = ops_fs(req);
-	struct node_at at;
-	int r;
+	int fd = n->dir ? node_dir_get(&fs->nodes, n) : -1;
+	bool checked;
 
-	if (!fs->spares || node_at(&fs->nodes, n, &at) < 0)
-		return -ENOENT;
-	r = !n->dir && at.parent->dir->is_half ? -ENOENT : 0;
-	if (r == 0 && (!at.name[0] || !ops_asks_itself(req, n->dir, at.name)))
-		r = -ENOENT;
-	if (r == 0)
-		r = ops_statx_known(req, at.dirfd, at.name, stx);
-	if (r == 0 && (stx->stx_ino != n->ino || makedev(stx->stx_dev_major, stx->stx_dev_minor) != n->dev))
-		r = -ESTALE;
-	node_at_end(&fs->nodes, &at);
-	return r;
+	if (fd < 0)
+		return false;
+	checked = ops_dir_checked(req, n, fd, "", stx);
+	node_dir_put(&fs->nodes, n);
+	return checked;
 }
 
 /* What is below now, wherever the node can be reached. */
@@ -156,7 +149,7 @@ static int attr_now(fuse_req_t req, struct node *n, const struct fuse_file_info 
 	*timeout_s = 0;
 	if (S_ISREG(n->type))
 		asked = growth_await(&n->growth, fuse_req_ctx(req)->pid);
-	check = check && known_now(req, n, &stx) == 0;
+	check = check && checked_now(req, n, &stx);
 	r = check ? 0 : lower_now(req, n, fi, &stx);
 	if (r == 0 && S_ISREG(n->type))
 		stx.stx_size = (uint64_t)growth_size(&n->growth, &asked, (int64_t)stx.stx_size);

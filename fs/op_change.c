@@ -57,7 +57,7 @@ static void added(struct op_in *in, const char *name, int r)
 	int error = r < 0 ? -errno : 0;
 
 	if (error == 0)
-		error = ops_entry(in->req, in->dir, in->dirfd, name, true, &e);
+		error = ops_entry(in->req, in->dir, in->dirfd, name, &e);
 	if (r == 0 && error < 0) { /* made, but gone or replaced since: who knows */
 		change_make(&c, CHANGE_NEED, NULL, "", 0, 0);
 		own_end(in->fs, &in->own, 0, &c, 1);
@@ -118,7 +118,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (!in_begin(&in, req, parent))
 		return;
 	CALLER_RUN(req, fd, openat(in.dirfd, name, (fi->flags & ~O_DIRECT) | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode));
-	r = fd < 0 ? -errno : ops_entry(req, in.dir, in.dirfd, name, true, &e);
+	r = fd < 0 ? -errno : ops_entry(req, in.dir, in.dirfd, name, &e);
 	if (r == 0)
 		n = ops_node(req, e.ino);
 	if (n && ops_same(fd, n) < 0) { /* replaced at once by somebody else */
@@ -168,7 +168,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 			r = -ESTALE; /* another of its names may still be there: the kernel looks it up again */
 	}
 	if (r == 0)
-		r = ops_entry(req, in.dir, in.dirfd, newname, true, &e);
+		r = ops_entry(req, in.dir, in.dirfd, newname, &e);
 	if (r == 0 && ops_node(req, e.ino) != n) { /* the old name was another file */
 		node_forget(&in.fs->nodes, ops_node(req, e.ino), 1);
 		CALLER_RUN(req, r, unlinkat(in.dirfd, newname, 0));

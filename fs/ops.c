@@ -171,7 +171,6 @@ static double entry_timeout(struct fs *fs, struct node *n, bool message)
 /* What a look at a name found. */
 struct look {
 	struct statx stx;
-	bool made;      /* a moment ago, so all of it is wanted */
 	bool old;       /* not asked for now: only mode and owner are to be believed */
 	int fd;         /* the file, open for reading; or -1 */
 	uint64_t begun; /* message.changes before it */
@@ -221,26 +220,31 @@ static bool look_at_storage(fuse_req_t req, struct node *parent, const struct no
 	       S_ISDIR(look->stx.stx_mode) && makedev(look->stx.stx_dev_major, look->stx.stx_dev_minor) != parent->dev;
 }
 
-bool ops_asks_itself(fuse_req_t req, bool is_dir, const char *name)
+bool ops_dir_checked(fuse_req_t req, struct node *dir, int fd, const char *name, struct statx *stx)
 {
-	struct caller_call call = {.act = CALLER_OTHER};
+	struct fs *fs = ops_fs(req);
+	enum caller_act act;
+	bool inside;
 
-	if (ops_fs(req)->spares)
-		call = caller_call(req);
-	if (!is_dir)
-		return call.act == CALLER_NAMES;
-	return (call.act == CALLER_LISTS || call.act == CALLER_CHMODS) && caller_ends_at(req, &call, name);
+	if (!fs->spares || dir->dir->is_maildir || dir->dir->above_maildir)
+		return false;
+	pthread_mutex_lock(&fs->nodes.lock);
+	inside = dir->names && dir->names->parent->dir->is_maildir;
+	pthread_mutex_unlock(&fs->nodes.lock);
+	act = inside ? caller_act(req) : CALLER_OTHER;
+	return (act == CALLER_LISTS || act == CALLER_CHMODS) && ops_statx_known(req, fd, name, stx) == 0 &&
+	       stx->stx_ino == dir->ino && stx->stx_uid == fuse_req_ctx(req)->uid && (stx->stx_mode & 0700) == 0700;
 }
 
 /* What is no directory, as far as we know. Returns 0, negative errno, or 1 if it has to be asked for. */
 static int look_at_file(fuse_req_t req, struct node *parent, struct node *known, int dirfd, const char *name,
 			struct look *look)
 {
-	struct caller_call call = caller_call(req);
-	bool opens = call.act == CALLER_OPENS || call.act == CALLER_LISTS;
+	enum caller_act act = caller_act(req);
+	bool opens = act == CALLER_OPENS || act == CALLER_LISTS;
 	int r = -EINVAL;
 
-	if (!opens && (call.act != CALLER_NAMES || look->made || parent->dir->is_half))
+	if (!opens && (act != CALLER_UNLINKS || parent->dir->is_half))
 		return 1;
 	if (opens && parent->dir->is_half && name_is_message(name, strlen(name)) && !(known && is_held(req, known)))
 		r = look_open(req, dirfd, name, look);
@@ -264,8 +268,7 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 		return statx_for(req, dirfd, name, AT_STATX_FORCE_SYNC, STATX_WANTED, &look->stx);
 	}
 	if (known && known->dir) {
-		look->old = ops_asks_itself(req, true, name) && ops_statx_known(req, dirfd, name, &look->stx) == 0 &&
-			    look->stx.stx_ino == known->ino;
+		look->old = ops_dir_checked(req, known, dirfd, name, &look->stx);
 		return look->old ? 0 : ops_statx_dir(req, known, dirfd, name, &look->stx);
 	}
 	if (ops_fs(req)->spares)
@@ -274,15 +277,15 @@ static int look_at(fuse_req_t req, struct node *parent, struct node *known, int 
 }
 
 /* The node that the name is now; or NULL and *error. */
-static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, bool made,
-			       struct look *look, int *error)
+static struct node *entry_node(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct look *look,
+			       int *error)
 {
 	struct fs *fs = ops_fs(req);
 	struct node *n = fs->spares ? node_child(&fs->nodes, parent, name) : NULL;
 	struct node *before = n;
 	int fd = -1;
 
-	*look = (struct look){.made = made, .fd = -1, .begun = n ? n->message.changes : 0};
+	*look = (struct look){.fd = -1, .begun = n ? n->message.changes : 0};
 	*error = look_at(req, parent, n, dirfd, name, look);
 	if (n)
 		node_unref(&fs->nodes, n);
@@ -324,7 +327,7 @@ static void learn(struct fs *fs, struct node *n, const struct stat *st, uint64_t
  * our note, and the note would give the file its old name back. So it is looked at again if names in the directory were
  * changed meanwhile.
  */
-int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, bool made, struct fuse_entry_param *e)
+int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e)
 {
 	struct fs *fs = ops_fs(req);
 	struct look look;
@@ -336,7 +339,7 @@ int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, 
 	*e = (struct fuse_entry_param){0};
 	for (int i = 0;; i++) {
 		before = parent->dir->renames;
-		n = entry_node(req, parent, dirfd, name, made, &look, &r);
+		n = entry_node(req, parent, dirfd, name, &look, &r);
 		if (parent->dir->renames == before || i == ENTRY_TRIES)
 			break;
 		if (n)

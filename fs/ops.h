@@ -39,18 +39,19 @@ enum serve_mode ops_serve_mode(struct fs *fs, struct node *half);
 /* Answers an error of a call about this node: 0 or negative errno. */
 void ops_reply_err(fuse_req_t req, struct node *n, int r);
 /*
- * Is this only a check on the way of the caller's system call, which asks the server itself (a half's stamp, the lower
- * openat(2) of a directory, mode_is_so()), or wants no more than the file's name? Then what the client knows will do.
+ * Is the kernel's look at a directory (new/, cur/, tmp/ and the like in a Maildir) only a check on the way of the caller's
+ * system call, which asks the server itself: a half's stamp, the lower openat(2), mode_is_so()? Then what the client knows
+ * will do, if the caller may by that: what it may not is the server's to say. Returns true with the attributes. fd: the
+ * directory's parent, or with name "" its own.
  */
-bool ops_asks_itself(fuse_req_t req, bool is_dir, const char *name);
+bool ops_dir_checked(fuse_req_t req, struct node *dir, int fd, const char *name, struct statx *stx);
 /* Attributes as they are shown: a half's mtime by rule 6. *timeout_s: how long the kernel may keep them. Returns 0 or
  * negative errno. */
 int ops_attr(fuse_req_t req, struct node *n, const struct statx *stx, struct stat *st, double *timeout_s);
 /* Answers with an entry; without the kernel's reference where the request was interrupted. */
 void ops_reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
-/* Looks a name up and counts the kernel's reference. dirfd: the parent's. made: by this request. Returns 0 or negative
- * errno. */
-int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, bool made, struct fuse_entry_param *e);
+/* Looks a name up and counts the kernel's reference. dirfd: the parent's. Returns 0 or negative errno. */
+int ops_entry(fuse_req_t req, struct node *parent, int dirfd, const char *name, struct fuse_entry_param *e);
 /*
  * An O_PATH descriptor of the node for the time of one call, as the caller; -ESTALE where the name is another file now.
  * Close it.

@@ -249,6 +249,34 @@ def test_a_lock_that_comes_too_late(m, processes, call):
     assert ls(m.up("slow/u0"))
 
 
+def test_killed_after_another_signal(m, processes):
+    """As systemd does it: the kernel tells of the first only."""
+    _, _, waiter = waiting_for_a_lock(processes, m.up("slow/u0/lock"), fcntl.flock, operator.is_)
+    with m.slow.hold("flock", "u0/lock") as tried:
+        tried.wait()
+        os.kill(waiter.pid, signal.SIGUSR1)
+        assert not waiter.answers(0.1)
+        waiter.kill()
+        a_day(m, 1)
+
+
+def test_everybody_gets_a_turn(m, processes):
+    """On storage that is slow to answer."""
+    m.slow.delay("flock", "*", 30)
+    path = m.up("slow/u0/lock")
+    touch(path)
+    holder, waiters = processes(), [processes() for _ in range(12)]
+    held = holder(os.open, path, os.O_RDWR)
+    holder(fcntl.flock, held, fcntl.LOCK_EX)
+    for w in waiters:
+        w.fd = w(os.open, path, os.O_RDWR)
+        w.begin(fcntl.flock, w.fd, fcntl.LOCK_SH)
+    assert not any(w.answers(0.01) for w in waiters)
+    holder(fcntl.flock, held, fcntl.LOCK_UN)
+    for w in waiters:
+        assert w.end() is None
+
+
 @pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
 def test_interrupted_while_a_lock_is_asked_for(m, processes, call):
     """By a signal that does not kill: it asks again, or has it already."""
