@@ -33,10 +33,8 @@ enum caller_act {
 enum caller_act caller_act(struct fuse_req *req);
 /* The decision, by a line of /proc/PID/syscall. */
 enum caller_act caller_act_by(const char *line);
-static inline bool caller_opens(struct fuse_req *req)
+static inline bool caller_act_opens(enum caller_act act)
 {
-	enum caller_act act = caller_act(req);
-
 	return act == CALLER_OPENS || act == CALLER_LISTS;
 }
 

@@ -99,6 +99,13 @@ static bool heard(const struct waiting *w, int result)
 	return !w->answered && fuse_reply_err(w->r.req, -result) != -ENOENT;
 }
 
+/* It was interrupted, or nobody waits for it. w has left the queue. */
+static void dismiss(struct waiting *w)
+{
+	heard(w, -EINTR);
+	let_go(w);
+}
+
 /* The last to be asked for next. Called with the lock. */
 static void append(struct queue *q, struct waiting *w)
 {
@@ -222,8 +229,7 @@ static void interrupted(fuse_req_t req, void *data)
 	for (struct waiting **p = &q->first; (w = *p); p = &w->next)
 		if (w->r.req == req) {
 			*p = w->next;
-			heard(w, -EINTR);
-			let_go(w);
+			dismiss(w);
 			break;
 		}
 	pthread_mutex_unlock(&q->lock);
@@ -269,8 +275,7 @@ void lock_wait(const struct lock_request *r, bool until_closed)
 	fuse_req_interrupt_func(r->req, interrupted, q);
 	pthread_mutex_lock(&q->lock);
 	if (fuse_req_interrupted(r->req)) { /* before it could be found */
-		heard(w, -EINTR);
-		let_go(w);
+		dismiss(w);
 	} else {
 		append(q, w);
 		pthread_cond_broadcast(&q->moved);
@@ -288,8 +293,7 @@ void lock_wait_released(struct handle *h)
 	for (struct waiting **p = &q->first, *w; (w = *p);)
 		if (w->r.handle == h) {
 			*p = w->next;
-			heard(w, -EINTR);
-			let_go(w);
+			dismiss(w);
 		} else {
 			p = &w->next;
 		}
@@ -312,8 +316,7 @@ void lock_wait_end(void)
 		pthread_join(q->thread, NULL);
 		while ((w = q->first)) {
 			q->first = w->next;
-			heard(w, -EINTR);
-			let_go(w);
+			dismiss(w);
 		}
 		pthread_cond_destroy(&q->moved);
 		pthread_mutex_destroy(&q->lock);

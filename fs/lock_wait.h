@@ -4,8 +4,8 @@
  * a waiting lock takes no worker, and storage that hangs keeps nobody on another one from a lock.
  *
  * Flow: lock_attempt() in the worker; if that says -EAGAIN, lock_wait(), which answers the request now or later;
- * lock_wait_released() when a handle goes; lock_wait_end() when all workers are gone and
- * the session is still there.
+ * lock_wait_released() when a handle goes; lock_wait_end() when all workers are gone and the
+ * session is still there.
  * Ownership: a request that waits is copied.
  * Threads: any.
  * Errors: negative errno of fcntl(2) and flock(2); who waits and is interrupted is answered EINTR at once; while it is

@@ -115,7 +115,7 @@ static int half_mtime(fuse_req_t req, struct node *n, struct stat *st, double *t
 	if (ops_serve_mode(fs, n) != SERVE_INDEX)
 		return 0;
 	/* Its opendir, which follows, asks the server; nobody looks at the times in between. */
-	if (fs->spares && live_mtime_unseen(fs, n, &plain, &s, &mtime) && caller_opens(req)) {
+	if (fs->spares && live_mtime_unseen(fs, n, &plain, &s, &mtime) && caller_act_opens(caller_act(req))) {
 		show_times(st, &s, mtime);
 		return 0;
 	}
@@ -241,7 +241,7 @@ static int look_at_file(fuse_req_t req, struct node *parent, struct node *known,
 			struct look *look)
 {
 	enum caller_act act = caller_act(req);
-	bool opens = act == CALLER_OPENS || act == CALLER_LISTS;
+	bool opens = caller_act_opens(act);
 	int r = -EINVAL;
 
 	if (!opens && (act != CALLER_UNLINKS || parent->dir->is_half))

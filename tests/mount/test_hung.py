@@ -200,6 +200,10 @@ def test_reads_ahead_of_a_large_file(m, processes):
             a_day(m, n)
 
 
+# The call, and what the storage calls it.
+LOCKS = pytest.mark.parametrize("call, below", [(fcntl.lockf, "lock"), (fcntl.flock, "flock")])
+
+
 def waiting_for_a_lock(processes, path, call, handler=None):
     """Returns who holds it, by which descriptor, and who waits (with a handler of SIGUSR1)."""
     touch(path)
@@ -213,10 +217,9 @@ def waiting_for_a_lock(processes, path, call, handler=None):
     return holder, held, waiter
 
 
-@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
-def test_locks_that_are_waited_for(m, processes, call):
+@LOCKS
+def test_locks_that_are_waited_for(m, processes, call, below):
     """Each is asked for again and again: on storage that hangs that takes nobody else's turn. Who waits can be killed."""
-    below = "lock" if call is fcntl.lockf else "flock"
     _, _, stuck = waiting_for_a_lock(processes, m.up("slow/u0/lock"), call)
     holder, held, waiter = waiting_for_a_lock(processes, m.up("well/u0/lock"), call)
     with m.slow.hold(below, "u0/lock") as tried:
@@ -232,10 +235,9 @@ def test_locks_that_are_waited_for(m, processes, call):
         assert third.answers(WAIT_S) and third.end() is None
 
 
-@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
-def test_a_lock_that_comes_too_late(m, processes, call):
-    """Who waited was killed while it was asked for, and its file stays open elsewhere: nobody has it."""
-    below = "lock" if call is fcntl.lockf else "flock"
+@LOCKS
+def test_a_lock_that_comes_too_late(m, processes, call, below):
+    """Who waited was killed while it was asked for: nobody has it."""
     holder, held, waiter = waiting_for_a_lock(processes, m.up("slow/u0/lock"), call)
     with m.slow.hold(below, "u0/lock") as tried:
         tried.wait()
@@ -277,10 +279,9 @@ def test_everybody_gets_a_turn(m, processes):
         assert w.end() is None
 
 
-@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
-def test_interrupted_while_a_lock_is_asked_for(m, processes, call):
+@LOCKS
+def test_interrupted_while_a_lock_is_asked_for(m, processes, call, below):
     """By a signal that does not kill: it asks again, or has it already."""
-    below = "lock" if call is fcntl.lockf else "flock"
     holder, held, waiter = waiting_for_a_lock(processes, m.up("slow/u0/lock"), call, operator.is_)
     with m.slow.hold(below, "u0/lock") as tried:
         tried.wait()
@@ -303,10 +304,9 @@ def open_below(m, path):
     return found
 
 
-@pytest.mark.parametrize("call", [fcntl.lockf, fcntl.flock])
-def test_killed_when_it_asked_for_a_lock(m, processes, call):
+@LOCKS
+def test_killed_when_it_asked_for_a_lock(m, processes, call, below):
     """Somebody else has it: the request must not wait for its turn, its file is about to be closed."""
-    below = "lock" if call is fcntl.lockf else "flock"
     path = m.up("slow/u0/lock")
     touch(path)
     holder, waiter = processes(), processes()
