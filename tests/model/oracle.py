@@ -153,11 +153,14 @@ class Oracle:
         try:
             with h.acting():
                 shown = os.stat(h.up(*half)).st_mtime_ns
-                remembered = h.remembers.get(half)
-                skips = remembered is not None and remembered[0] == shown and not self.w.records.came_again(half, shown)
+                time_of, names, late = h.remembers.get(half, (None, None, False))
+                # A time that came late, as on NFS, and that a half which was set back has again, is no time of that listing.
+                again = self.w.records.came_again(half, shown) or (late and self._is_own(half, shown))
+                skips = time_of == shown and not again
                 if not skips:
                     with opened(h.up(*half)) as fd:
-                        h.remembers[half] = (shown, {e[2] for e in listing(fd)})
+                        names = {e[2] for e in listing(fd)}
+                    h.remembers[half] = (shown, names, self._is_late(half, shown))
         except OSError as e:
             self._refused(host, half, e, when)
             return
@@ -167,7 +170,16 @@ class Oracle:
         self.w.count("poll: skipped" if skips else "poll: listed")
         if not skips:
             self.w.records.looked(host, half, when)
-        self._remembered(host, half, h.remembers[half][1], disk, when, skips)
+        if late and again:
+            self.w.count("poll: a late time that came again")
+        self._remembered(host, half, names, disk, when, skips)
+
+    def _is_own(self, half, shown):
+        return shown == self.w.stamps.of(self.w.low(*half))[1]
+
+    def _is_late(self, half, shown):
+        """Is it a time that the server had, and has no more?"""
+        return not self._is_own(half, shown) and shown in self.w.records.half(half).mtimes
 
     def _remembered(self, host, half, names, disk, when, skips):
         """A time that two states of the directory share tells nobody that there are two, with maildex or without: until the

@@ -364,7 +364,7 @@ def c14(w, host, half, message, own):
     with h.acting(), opened(w.path(host, *half)) as fd:
         w.create(host if own else None, half, message)
         shown = os.fstat(fd).st_mtime_ns
-        h.remembers[half] = (shown, {e[2] for e in listing(fd)})
+        h.remembers[half] = (shown, {e[2] for e in listing(fd)}, False)
     w.oracle.poll(host, half)
     w.count("C14")
 
