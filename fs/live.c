@@ -434,11 +434,11 @@ void live_own_unproven(struct node *half)
 	half->dir->unproven_ns = clock_mono_ns();
 }
 
-struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post)
+struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp *post)
 {
 	struct event *ev = l->burst_event;
 	struct fresh_context ctx;
-	bool proves = asked_ns - l->burst_last_ns <= LIVE_BURST_LATE_NS && !l->looks;
+	bool proves = clock_mono_ns() - l->burst_last_ns <= LIVE_BURST_LATE_NS && !l->looks;
 	struct fresh_event fe = {.windowed = proves, .window = {l->burst_pre, *post}};
 
 	fe.entries_delta = ev ? event_entries_delta(ev) : 0;

@@ -31,7 +31,7 @@ struct fs;
 
 /* Messages that changed while a scan was under way: looked up at its end. */
 #define LIVE_TOUCHED_MAX 1024
-/* So long after a burst's last change its post stamp must have been asked for. */
+/* So long after a burst's last change its post stamp must be there: when the server read it, nobody else knows. */
 #define LIVE_BURST_LATE_NS (100 * NS_PER_MS)
 
 struct live {
@@ -157,12 +157,11 @@ void live_stat_remember(struct live *l, const struct stamp *s);
 /* Adds a change to one of the two collections. Returns 0 or negative errno (-ENOSPC: full). */
 int live_collect(struct live *l, struct event **collection, const struct change *c);
 /*
- * Ends a burst with its post stamp, asked for at asked_ns (CLOCK_MONOTONIC). Asked for too late (a machine under load),
- * it proves nothing: a silent change could hide behind the last own one, and the half is to be listed. Nor if an event
- * waits to be looked at: its change is in the window, too, and not in the listing. Returns its
- * event, to be sent by feed_send(); NULL: nothing to tell.
+ * Ends a burst with its post stamp, just read. Too late (a machine under load), it proves nothing: a silent change could
+ * hide behind the last own one, and the half is to be listed. Nor if an event waits to be looked at: its change is in the
+ * window, too, and not in the listing. Returns its event, to be sent by feed_send(); NULL: nothing to tell.
  */
-struct event *live_close_burst(struct fs *fs, struct live *l, int64_t asked_ns, const struct stamp *post);
+struct event *live_close_burst(struct fs *fs, struct live *l, const struct stamp *post);
 void live_context(struct fs *fs, const struct live *l, struct fresh_context *ctx);
 /*
  * An own change was made in this half, and no window tells a row that holds it from one that lacks it: within one tick of

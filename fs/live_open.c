@@ -159,7 +159,7 @@ static int check(struct fs *fs, struct live *l, int dirfd, const struct cred *wh
 		}
 		/* This very reading is the burst's `post`, if the burst is not younger than it. */
 		if (l->burst && l->fresh.gen == gen && !*burst) {
-			*burst = live_close_burst(fs, l, asked_ns, s);
+			*burst = live_close_burst(fs, l, s);
 			gen = l->fresh.gen;
 		}
 		*verdict = fresh_check(&l->fresh, gen, again, s, serverclock_now_ns(s->dev), asked_ns - l->scanned_ns);
@@ -360,7 +360,7 @@ int live_mtime(struct fs *fs, struct node *half, int dirfd, const struct live_ti
 			pthread_mutex_lock(&l->lock);
 			if (r == 0 && l->fresh.gen == gen && !l->inflight && !l->scanning) {
 				if (l->burst)
-					burst = live_close_burst(fs, l, asked_ns, reading);
+					burst = live_close_burst(fs, l, reading);
 				live_stat_remember(l, reading);
 			}
 		}

@@ -33,7 +33,6 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	struct fresh_context ctx;
 	struct stamp pre;
 	bool idle = l->inflight == 1; /* only us */
-	int64_t asked_ns;
 	uint64_t gen;
 	int r;
 
@@ -49,7 +48,6 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	gen = l->fresh.gen;
 	pthread_mutex_unlock(&l->lock);
 	counter_add(COUNT_LOWER_GETATTRS, 1);
-	asked_ns = clock_mono_ns();
 	r = stamp_read(dirfd, &pre, NULL);
 	pthread_mutex_lock(&l->lock);
 	if (r < 0 || l->inflight > 1 || l->fresh.gen != gen || l->scanning) {
@@ -59,7 +57,7 @@ static void burst_begin(struct fs *fs, struct live *l, int dirfd, struct event *
 	}
 	/* One reading ends the burst before and begins the next. */
 	if (l->burst)
-		*ended = live_close_burst(fs, l, asked_ns, &pre);
+		*ended = live_close_burst(fs, l, &pre);
 	if (!fresh_wants_window(&l->fresh, &ctx) || !stamp_eq(&pre, &l->fresh.known))
 		return; /* somebody changed the folder: to be listed anyway */
 	l->burst = true;
@@ -309,7 +307,6 @@ void own_missing(struct fs *fs, struct node *dir, const char *name)
  */
 static bool burst_end(struct fs *fs, struct live *l, int fd, struct event **ended)
 {
-	int64_t asked_ns = clock_mono_ns();
 	uint64_t gen = l->fresh.gen;
 	struct stamp post;
 	int r;
@@ -323,7 +320,7 @@ static bool burst_end(struct fs *fs, struct live *l, int fd, struct event **ende
 	if (r == 0 && (l->inflight || l->fresh.gen != gen))
 		return false;
 	if (r == 0) {
-		*ended = live_close_burst(fs, l, asked_ns, &post);
+		*ended = live_close_burst(fs, l, &post);
 		return true;
 	}
 	burst_lost(l);

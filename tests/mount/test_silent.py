@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from errno import ENOENT
 
 import pytest
 
+from faultfs import Faulty
 from host import base, eventually, ls, opened, getdents_all, refused, touch
 
 
@@ -75,6 +77,23 @@ def test_between_two_own_changes(maildex):
         touch(maildex.low("u/cur", f"silent{i}"))
         os.rename(maildex.up("u/cur", names[i]), maildex.up("u/cur", names[i] + "T"))
         maildex.same("u/cur")
+
+
+def test_behind_an_own_change_whose_last_stamp_comes_late():
+    """What others did until the server read it is not taken for our own: the window counts for 100 ms only."""
+    with Faulty() as m:
+        m.maildir("u")
+        m.fs_start(window_min=20)
+        names = m.fill("u", "cur", 60)
+        m.proven("u/cur")
+        for i in range(0, 8, 2):
+            with m.faults.hold("getattr", "u/cur", nth=2) as held:  # the one before the change is the first
+                os.rename(m.up("u/cur", names[i]), m.up("u/cur", names[i] + "T"))
+                held.wait()
+                time.sleep(0.15)
+                os.unlink(m.there("u/cur", names[i + 1]))
+            assert names[i + 1].encode() not in ls(m.up("u/cur"))
+            m.proven("u/cur")
 
 
 def test_ctime_tells_where_mtime_is_set_back(mounted):
