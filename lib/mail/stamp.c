@@ -82,6 +82,11 @@ static int64_t later(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* The step was made after the directory was asked before, and the change after the step. */
 static void twice_widen(struct serverclock *c, int64_t from_ns, int64_t to_ns)
 {
@@ -96,27 +101,41 @@ int64_t serverclock_twice_at(const struct serverclock *c, int64_t ctime_ns)
 	return c->back_ns && ctime_ns >= c->twice_from_ns && ctime_ns <= c->twice_to_ns ? c->back_ns : 0;
 }
 
+/*
+ * A directory that showed at most was_ns shows less. It need not be the clock that went back: a directory that is
+ * rolled back in doubt, to what it was before the step, neither ends the doubt nor tells a later time.
+ */
+static void set_back(struct serverclock *c, const struct stamp *now, int64_t was_ns, int64_t before_mono_ns,
+		     int64_t mono_ns)
+{
+	int64_t most_ns = now->ctime_ns + stamp_settle_ns(now) + (mono_ns - before_mono_ns), ahead, doubt_ns;
+
+	twice_widen(c, now->ctime_ns - (mono_ns - before_mono_ns), was_ns);
+	if (__builtin_sub_overflow(was_ns, now->ctime_ns, &ahead) || __builtin_add_overflow(mono_ns, ahead, &doubt_ns))
+		doubt_ns = INT64_MAX;
+	if (mono_ns < c->doubt_ns)
+		most_ns = earlier(most_ns, c->most_ns + (mono_ns - c->back_ns));
+	c->most_ns = most_ns;
+	c->doubt_ns = later(c->doubt_ns, doubt_ns);
+	c->back_ns = mono_ns;
+}
+
 void serverclock_moved(struct serverclock *c, const struct stamp *now, const struct stamp *before,
 		       int64_t before_mono_ns, int64_t mono_ns)
 {
-	int64_t ahead, now_ns = serverclock_at(c, mono_ns);
+	int64_t now_ns = serverclock_at(c, mono_ns);
 	int64_t then_ns = later(serverclock_at(c, before_mono_ns), before->ctime_ns), was_ns = later(now_ns, then_ns);
 	/* Steps that are too small to be told from ticks must not add up. */
 	bool behind = now->ctime_ns < then_ns, possible;
 
 	/* A directory's own times never go back otherwise. */
-	if (now->ctime_ns < later(then_ns - stamp_settle_ns(now), before->ctime_ns)) {
-		twice_widen(c, now->ctime_ns - (mono_ns - before_mono_ns), was_ns);
-		c->back_ns = mono_ns;
-		c->most_ns = now->ctime_ns + stamp_settle_ns(now) + (mono_ns - before_mono_ns);
-		if (__builtin_sub_overflow(was_ns, now->ctime_ns, &ahead) ||
-		    __builtin_add_overflow(mono_ns, ahead, &c->doubt_ns))
-			c->doubt_ns = INT64_MAX;
-	}
+	if (now->ctime_ns < later(then_ns - stamp_settle_ns(now), before->ctime_ns))
+		set_back(c, now, was_ns, before_mono_ns, mono_ns);
 	/* Also in doubt a change that was made after the step tells the time; not a directory that was rolled back to what it
 	 * was before the step. */
 	possible = mono_ns >= c->doubt_ns || now->ctime_ns <= c->most_ns + (mono_ns - c->back_ns);
-	if (behind || (before_mono_ns >= c->back_ns && now->ctime_ns > now_ns && possible)) {
+	if ((behind && now->ctime_ns < now_ns) ||
+	    (before_mono_ns >= c->back_ns && now->ctime_ns > now_ns && possible)) {
 		c->ctime_ns = now->ctime_ns;
 		c->mono_ns = mono_ns;
 	}

@@ -211,6 +211,29 @@ static void clock_set_back_while_nobody_looked(void **state)
 	assert_true(serverclock_twice_at(&c, before.ctime_ns) == 60 * NS_PER_S);
 }
 
+/* A directory that was last seen before the step is rolled back, after it, to what it was still before. */
+static void rolled_back_in_doubt(void **state)
+{
+	struct serverclock c = {.ctime_ns = 4600 * NS_PER_S, .mono_ns = 50 * NS_PER_S};
+	const struct stamp before = {.ctime_ns = 4599 * NS_PER_S + 5};
+
+	(void)state;
+	/* An hour back. */
+	moved(&c, 1010, 60, 61);
+	assert_true(serverclock_at(&c, 61 * NS_PER_S) == 1010 * NS_PER_S + 5);
+	serverclock_moved(&c, &(struct stamp){.ctime_ns = 4590 * NS_PER_S}, &before, 50 * NS_PER_S, 62 * NS_PER_S);
+	assert_true(serverclock_at(&c, 62 * NS_PER_S) <= 1011 * NS_PER_S + 5);
+	/* Nor does what still shows a time from before the step, then or later. */
+	serverclock_update(&c, 4599 * NS_PER_S, 63 * NS_PER_S);
+	serverclock_update(&c, 4599 * NS_PER_S, 100 * NS_PER_S);
+	moved(&c, 4600, 63, 101);
+	assert_true(serverclock_at(&c, 101 * NS_PER_S) <= 1051 * NS_PER_S);
+	/* A change does, as before. */
+	moved(&c, 1050, 90, 101);
+	assert_true(serverclock_at(&c, 101 * NS_PER_S) == 1050 * NS_PER_S + 5);
+	assert_true(serverclock_twice_at(&c, 4599 * NS_PER_S) != 0);
+}
+
 /* By less than ticks could explain, again and again. */
 static void small_steps_back_do_not_add_up(void **state)
 {
@@ -308,6 +331,7 @@ int main(void)
 		cmocka_unit_test(clock_table),
 		cmocka_unit_test(sizecount),
 		cmocka_unit_test(clock_set_back_while_nobody_looked),
+		cmocka_unit_test(rolled_back_in_doubt),
 		cmocka_unit_test(small_steps_back_do_not_add_up),
 	};
 
