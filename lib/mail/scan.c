@@ -181,6 +181,19 @@ static int judge(const struct listing *before, const struct listing *passes, str
 	return 0;
 }
 
+/*
+ * S0 has just fed the clock, so that this is not below it; but where the clock was set back over S0, which may come once
+ * more. Then what was found settled before the step was noticed isn't: fresh_scanned().
+ */
+static int64_t server_time(const struct stamp *s0)
+{
+	int64_t now_ns = serverclock_now_ns(s0->dev);
+
+	if (!serverclock_twice_ns(s0) || now_ns >= s0->ctime_ns + stamp_settle_ns(s0))
+		return now_ns;
+	return now_ns < s0->ctime_ns ? now_ns : s0->ctime_ns - 1;
+}
+
 /* One pass: S0 (the stamp, if there is one already), the listing, S1. */
 static int pass_read(int dirfd, const struct scan_from *from, struct fresh_pass *p, struct listing *l, uint64_t *all)
 {
@@ -197,8 +210,7 @@ static int pass_read(int dirfd, const struct scan_from *from, struct fresh_pass 
 		return rc;
 	if (first && from->known)
 		serverclock_changed(&p->s0, from->known, from->known_mono_ns);
-	/* S0 has just fed the clock, so that this is never below it. */
-	p->server_now_ns = serverclock_now_ns(p->s0.dev);
+	p->server_now_ns = server_time(&p->s0);
 	hook(SCAN_STAMPED, p->number);
 	rc = listing_read(dirfd, l, all);
 	if (rc < 0)

@@ -145,6 +145,27 @@ def test_two_changes_in_one_tick_with_a_writer_racing(mounted):
     eventually("the last change to be seen", lambda: ls(up) == ls(low))
 
 
+def test_two_changes_in_one_tick_after_a_step_back_that_another_folder_tells_of():
+    """What was found settled by the clock as it was before the step is not settled."""
+    second = 10**9
+    with Faulty(faults={"tick_ms": 1000}) as m:
+        m.maildir("u")
+        m.maildir("v")
+        m.fs_start()
+        m.same("u/new")
+        while time.time_ns() % second > second // 5:
+            time.sleep(0.01)
+        m.faults.clock(time.time_ns() // second * second, 3600 * second)
+        touch(m.there("v/new/a"))
+        m.same("v/new")  # an hour old, as far as anybody knows
+        touch(m.there("u/new/x"))
+        m.same("u/new")  # now the step is noticed
+        touch(m.there("v/new/b"))
+        m.same("v/new")
+        touch(m.there("v/new/c"))
+        eventually("the last change to be seen", lambda: ls(m.up("v/new")) == ls(m.low("v/new")))
+
+
 def test_moved_between_two_opendirs(mounted):
     """C12: new, then cur, with a move by another host between the two: the message is in at least one."""
     for i in range(30):
