@@ -207,6 +207,9 @@ class Oracle:
                 w.start_maildexd(h.number)
             h.connected()
         time.sleep(max(0, w.records.latest - time.monotonic(), w.revalidate + 0.05))
+        for number in sorted(w.records.unsure):
+            self._rebuild(w.hosts[number])
+            w.records.rebuilt(number)
         self._own_stamps()
         for h in w.hosts:
             for half in w.halves():
@@ -246,8 +249,7 @@ class Oracle:
     def _index(self, h, final):
         """What the index claims is right. A row that knows that it is behind is no lie; after a rebuild none is behind."""
         if final:
-            done = run([*self._ctl(h), "rebuild", "--all"])
-            assert done.returncode == 0, done
+            self._rebuild(h)
         end = time.monotonic() + REST_S
         while True:
             done = run([*self._ctl(h), "verify", "--all", "--json"])
@@ -259,14 +261,17 @@ class Oracle:
             time.sleep(0.05)
         self.counters(h)
 
+    def _rebuild(self, h):
+        done = run([*self._ctl(h), "rebuild", "--all"])
+        assert done.returncode == 0, done
+
     @staticmethod
     def _ctl(h):
         return [os.path.join(BUILD, "maildexctl"), "-c", h.m.command()[2]]
 
-    @staticmethod
-    def counters(h):
+    def counters(self, h):
         """No row that claimed to be right was found wrong (rule 9)."""
-        if not h.m.process or h.stopped:
+        if not h.m.process or h.stopped or h.number in self.w.records.unsure:
             return
         with h.m.client() as c:
             wrong = c.status()["scrub.repaired_other"]

@@ -2,7 +2,9 @@
 """What happened to each half of a world, and what of it a host may still not show (design 3.2). An excuse is for one message,
 at one host, until one moment; it comes from one of two facts only, both measured at the change itself:
 
-- the change left the stamp that the server shows as it was: another change came before it in the same tick (`settle`);
+- the change left the stamp that the server shows as it was: another change came before it in the same tick (`settle`; at a
+  host whose programs were started since the server's clock was set back, until the half changes again or is rebuilt: as far
+  as they can know the tick is long over);
 - it was made from elsewhere while own changes of that host went on in a cur/ of window_min names or more: from just before
   them until the next opening, at most 100 ms behind them (`confirm`).
 
@@ -27,6 +29,7 @@ SLACK_S = 0.03  # two clocks, and the way from the change to our clock
 CONFIRM_LATE_S = 2  # a background job on a busy machine
 SECOND = 10**9
 NOTICED_NS = 30 * SECOND
+FOR_GOOD = float("inf")
 WINDOWED = ("cur",)
 
 
@@ -82,6 +85,7 @@ class Half:
         self.own = [{} for _ in range(hosts)]  # host -> {message: its names after this host changed it last}
         self.own_ended = [None] * hosts  # the last own change that no opening came after
         self.own_now = [0] * hosts  # own changes under way
+        self.own_count = [0] * hosts  # how many names there were at the last own change
         self.unopened = [{} for _ in range(hosts)]  # host -> {message: until}: excused by a tick, and not opened since
         self.own_tick = [{} for _ in range(hosts)]  # host -> {message: until}: what its own changes need when it starts anew
         self.present = [set() for _ in range(hosts)]  # host -> messages that it has listed, there ever since
@@ -100,6 +104,7 @@ class Records:
         self.folders = {}  # (host, folder) -> until when its directories may be others
         self.latest = 0  # the last excuse of all
         self.last = []  # halves in the order of their last change
+        self.unsure = set()  # hosts that may not know that the clock was set back
 
     def half(self, half):
         if half not in self.halves:
@@ -129,6 +134,7 @@ class Records:
             if host is not None:
                 for half in what:
                     self.half(half).own_now[host] += 1
+                    self.half(half).own_count[host] = len(before[half][1])
         try:
             yield
         finally:
@@ -188,6 +194,7 @@ class Records:
             r.present[h] &= here
             if h == host:
                 r.own_ended[h] = now
+                r.own_count[h] = max(r.own_count[h], len(names))
                 for m in touched:
                     r.own_tick[h][m] = now + Stamps.settle_s(stamp) + SLACK_S if hidden else 0
                     r.own[h][m] = {n for n in names if message_of(n) == m}
@@ -198,13 +205,19 @@ class Records:
         now, until = time.monotonic(), 0
         if hidden:
             until = now + Stamps.settle_s(hidden) + SLACK_S
+            self.latest = max(self.latest, until)
             self.w.count("excuse: tick")
+        else:
+            self._ends(r, h)
         ended = r.own_ended[h]
         near = r.own_now[h] or (ended and began - ended < BURST_LATE_S)
-        if near and half[1] in WINDOWED and count >= self.w.window_min:
+        if near and half[1] in WINDOWED and max(count, r.own_count[h]) >= self.w.window_min:
             until = now + self.w.confirm + CONFIRM_LATE_S
+            self.latest = max(self.latest, until)
             self.w.count("excuse: window")
-        self.latest = max(self.latest, until)
+        if hidden and h in self.unsure:
+            until = FOR_GOOD
+            self.w.count("excuse: tick of a clock that is not known")
         for m in touched:
             r.own[h].pop(m, None)
             r.foreign[h][m] = now
@@ -212,6 +225,22 @@ class Records:
                 r.unopened[h][m] = until
             if until:
                 r.excused[h][m] = max(until, r.excused[h].get(m, 0))
+
+    @staticmethod
+    def _ends(r, host):
+        """What was excused for good."""
+        now = time.monotonic()
+        r.excused[host] = {m: min(until, now) if until == FOR_GOOD else until for m, until in r.excused[host].items()}
+
+    def started(self, host):
+        """A program, which knows of the clock what it sees from now on."""
+        if self.w.stamps.steps:
+            self.unsure.add(host)
+
+    def rebuilt(self, host):
+        with self.lock:
+            for r in self.halves.values():
+                self._ends(r, host)
 
     def _stood_otherwise(self, r, messages, stamp):
         """By times that were set, the half has the stamp of what it was in this tick."""
@@ -287,6 +316,7 @@ class Records:
                 r.own_ended[host] = None
             for key in [k for k in self.folders if k[0] == host]:
                 del self.folders[key]
+        self.started(host)
 
     def looked(self, host, half, when):
         """An opening came after the own changes, and, if it began then, after a tick was over."""

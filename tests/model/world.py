@@ -310,6 +310,7 @@ class World:
         if self.hosts[host].m.process:
             raise Nothing("runs")
         self.hosts[host].m.start()
+        self.records.started(host)
 
     def restart_maildexfs(self, host, kill):
         h = self.hosts[host]
