@@ -171,6 +171,7 @@ static int make_parts(struct daemon *d, int listen_fd, struct err *e)
 	d->apply.file = &d->file;
 	if (!d->queue || !d->outbox || store_readers_new(&d->readers, d->conf->index, d->lower->tree.identity) < 0)
 		goto memory;
+	d->file.readers = d->readers;
 	d->pool = rescan_new(d->conf->scans, &d->apply, d->readers, &d->apply.tools);
 	if (!d->pool)
 		goto memory;

@@ -82,6 +82,8 @@ static int reopen(struct indexfile *f)
 	int r;
 
 	shut(f);
+	if (f->readers)
+		store_readers_retire(f->readers);
 	r = open_writer(f, &e);
 	if (r < 0) {
 		char was[ERR_TEXT_MAX];

@@ -27,6 +27,8 @@ struct indexfile {
 	const char *tree;
 	struct tally *tally;
 	struct store_writer *writer; /* NULL while there is none */
+	struct store_readers
+		*readers; /* maildexd's, or NULL: what they hold must go before a writer opens another file */
 	dev_t dev;
 	ino_t ino;
 	_Atomic bool suspect; /* a reader met damage */

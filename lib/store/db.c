@@ -3,13 +3,17 @@
  * The races guarded against: the file may be deleted or replaced at any moment by anybody (it is a cache). SQLite would
  * go on with the file that it holds, which nobody else reads any more: db_current() tells, by device, inode and
  * SQLite's own comparison with what it has open. The same goes for the log and its index beside it: they go with their
- * last user only, so as long as we have them open nobody else should have removed them. Nothing here opens the file a second time: closing any descriptor of
- * it would drop the process's fcntl locks on it, and with them SQLite's.
+ * last user only, so as long as we have them open nobody else should have removed them. SQLite shares the log's index
+ * (-shm) among all connections of a process to a file, also after it was deleted: who opens the file then reads for
+ * ever what nobody writes, unless the connections from before are closed first: db_agrees(). Nothing here opens the
+ * file a second time: closing any descriptor of it would drop the process's fcntl locks on it, and with them SQLite's.
  */
 #include "lib/store/db.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +80,33 @@ int db_damaged(const struct db *db, struct err *e, const char *fmt, ...)
 	return err_set(e, -EUCLEAN, "index %s is damaged: %s", db->path, what);
 }
 
+static struct {
+	pthread_mutex_t lock;
+	struct db *first;
+} dbs = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void dbs_add(struct db *db)
+{
+	pthread_mutex_lock(&dbs.lock);
+	db->next = dbs.first;
+	db->prev = &dbs.first;
+	if (db->next)
+		db->next->prev = &db->next;
+	dbs.first = db;
+	pthread_mutex_unlock(&dbs.lock);
+}
+
+static void dbs_remove(struct db *db)
+{
+	if (!db->prev)
+		return;
+	pthread_mutex_lock(&dbs.lock);
+	*db->prev = db->next;
+	if (db->next)
+		db->next->prev = db->prev;
+	pthread_mutex_unlock(&dbs.lock);
+}
+
 static int remember_file(struct db *db, struct err *e)
 {
 	struct stat st;
@@ -96,7 +127,7 @@ int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err 
 	*db = (struct db){.path = strdup(path)};
 	if (!db->path)
 		return err_set(e, -ENOMEM, "index %s: out of memory", path);
-	db_remember_log(db);
+	db_assume_log(db);
 	/* A connection belongs to one thread at a time: SQLite's own mutex per column read would be for nothing. */
 	rc = sqlite3_open_v2(path, &db->sql, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 	if (!db->sql)
@@ -114,31 +145,88 @@ int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err 
 	}
 	if (rc)
 		db_close(db);
+	else
+		dbs_add(db);
 	return rc;
 }
 
-static ino_t companion_ino(const struct db *db, const char *suffix)
+static struct db_companion companion(const struct db *db, const char *suffix)
 {
+	union {
+		struct file_handle handle;
+		char room[sizeof(struct file_handle) + sizeof(struct db_companion)];
+	} at = {.handle.handle_bytes = sizeof(struct db_companion)};
+	struct db_companion c = {0};
 	char name[PATH_MAX];
 	struct stat st;
+	int mount;
 
 	snprintf(name, sizeof(name), "%s%s", db->path, suffix);
-	return stat(name, &st) < 0 ? 0 : st.st_ino;
+	if (name_to_handle_at(AT_FDCWD, name, &at.handle, &mount, 0) == 0)
+		memcpy(c.id, at.handle.f_handle, at.handle.handle_bytes);
+	else if (stat(name, &st) == 0)
+		c.id[0] = st.st_ino;
+	return c;
 }
 
-bool db_remember_log(struct db *db)
+static bool is_known(const struct db_companion *c)
 {
-	ino_t log_ino = db->log_ino, shm_ino = db->shm_ino;
+	return c->id[0] || c->id[1];
+}
 
-	db->log_ino = companion_ino(db, "-wal");
-	db->shm_ino = companion_ino(db, "-shm");
-	return db->log_ino == log_ino && db->shm_ino == shm_ino;
+static bool is_same(const struct db_companion *a, const struct db_companion *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+static bool stayed(const struct db *db, const struct db_companion *before, const char *suffix)
+{
+	struct db_companion now;
+
+	if (!is_known(before))
+		return true;
+	now = companion(db, suffix);
+	return is_same(before, &now);
 }
 
 static bool log_current(const struct db *db)
 {
-	return (!db->log_ino || companion_ino(db, "-wal") == db->log_ino) &&
-	       (!db->shm_ino || companion_ino(db, "-shm") == db->shm_ino);
+	return stayed(db, &db->log, "-wal") && stayed(db, &db->shm, "-shm");
+}
+
+static void set_log(struct db *db, struct db_companion log, struct db_companion shm)
+{
+	pthread_mutex_lock(&dbs.lock);
+	db->log = log;
+	db->shm = shm;
+	pthread_mutex_unlock(&dbs.lock);
+}
+
+void db_assume_log(struct db *db)
+{
+	set_log(db, companion(db, "-wal"), companion(db, "-shm"));
+}
+
+bool db_log_stayed(struct db *db)
+{
+	/* None: what SQLite has just opened was deleted already. */
+	bool same = is_known(&db->log) && is_known(&db->shm) && log_current(db);
+
+	if (!same)
+		set_log(db, (struct db_companion){0}, (struct db_companion){0});
+	return same;
+}
+
+bool db_agrees(const struct db *db)
+{
+	bool agrees = true;
+
+	pthread_mutex_lock(&dbs.lock);
+	for (const struct db *o = dbs.first; o; o = o->next)
+		agrees &= o->dev != db->dev || o->ino != db->ino ||
+			  (is_same(&o->log, &db->log) && is_same(&o->shm, &db->shm));
+	pthread_mutex_unlock(&dbs.lock);
+	return agrees;
 }
 
 void db_forget_pages(struct db *db)
@@ -150,7 +238,11 @@ void db_close(struct db *db)
 {
 	for (size_t i = 0; i < SQL_TEXTS; i++)
 		sqlite3_finalize(db->stmts[i]);
+	/* The last one to close removes the log and its index, by name: they may be those of the file that is there now. */
+	if (db->sql && !db_current(db))
+		sqlite3_db_config(db->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_close(db->sql);
+	dbs_remove(db);
 	free(db->path);
 	*db = (struct db){0};
 }

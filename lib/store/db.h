@@ -21,12 +21,21 @@
 #include "lib/base/err.h"
 #include "lib/store/sql.h"
 
+/*
+ * Which file it is, by its handle (name_to_handle_at(2)): inode numbers are used again at once. Where the filesystem has no
+ * handles: by its number.
+ */
+struct db_companion {
+	uint64_t id[4];
+};
+
 struct db {
 	sqlite3 *sql;
 	char *path;
 	dev_t dev;
 	ino_t ino;
-	ino_t log_ino, shm_ino; /* of -wal and -shm, 0: there is none that we know */
+	struct db_companion log, shm; /* -wal and -shm; all zero: there is none that we know */
+	struct db *next, **prev;      /* all that are open in this process */
 	sqlite3_stmt *stmts[SQL_TEXTS];
 };
 
@@ -34,10 +43,14 @@ struct db {
 int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e);
 void db_close(struct db *db);
 /*
- * After a first read, when SQLite has opened its log: db_current() asks for that too. Returns false if it is not the
- * one that was there before db_open(): which one SQLite has open can't be told then.
+ * After a first read, when SQLite has opened its log: is that the one that was there before db_open()? If not, which one
+ * SQLite has open can't be told.
  */
-bool db_remember_log(struct db *db);
+bool db_log_stayed(struct db *db);
+/* Who has just made the log: the one that is there now is taken for it. */
+void db_assume_log(struct db *db);
+/* Have all connections of this process to this file the same log? If not, this one works with another's: close it. */
+bool db_agrees(const struct db *db);
 /* Lets go of all cached pages. */
 void db_forget_pages(struct db *db);
 /* Is the file at the path still the opened one, with the log that belongs to it? */

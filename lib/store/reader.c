@@ -66,7 +66,7 @@ static int open_once(struct store_reader **r, const char *path, const char *tree
 		return rc;
 	}
 	*r = opened;
-	return db_remember_log(&opened->db) ? 0 : 1;
+	return db_log_stayed(&opened->db) && db_agrees(&opened->db) ? 0 : 1;
 }
 
 /* Once more where SQLite had to make the log: it stays, and the next one finds it. */

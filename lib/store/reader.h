@@ -42,6 +42,8 @@ int store_readers_new(struct store_readers **p, const char *path, const char *tr
 void store_readers_free(struct store_readers *p);
 /* Returns 0 or negative errno (-ENOENT: no index now). */
 int store_readers_get(struct store_readers *p, struct store_reader **r, struct err *e);
+/* Closes those that no thread holds and that are not current. */
+void store_readers_retire(struct store_readers *p);
 /* broken: it gave an error; it is closed. */
 void store_readers_put(struct store_readers *p, struct store_reader *r, bool broken);
 

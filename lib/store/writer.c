@@ -98,9 +98,14 @@ int store_writer_open(struct store_writer **w, const char *path, const char *tre
 		store_writer_close(opened);
 		return rc;
 	}
-	(void)db_remember_log(&opened->db);
+	db_assume_log(&opened->db);
+	if (!db_agrees(&opened->db)) {
+		store_writer_close(opened);
+		return err_set(e, -EAGAIN, "the log of index %s was replaced, and readers still have the one before",
+			       path);
+	}
 	*w = opened;
-	return rc;
+	return 0;
 }
 
 void store_writer_close(struct store_writer *w)

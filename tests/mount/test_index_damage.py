@@ -378,8 +378,9 @@ def test_replaced_by_another_trees(place, companions):
     place.heals("^maildexd: error: .*" + says)
 
 
+@pytest.mark.parametrize("companions", ["log stays", "log goes"])
 @pytest.mark.parametrize("how", ["renamed", "written over"])
-def test_replaced_by_an_older_one(place, how):
+def test_replaced_by_an_older_one(place, how, companions):
     """A backup that was restored: all that it holds was right once."""
     old = place.index + ".old"
     place.both()
@@ -395,10 +396,13 @@ def test_replaced_by_an_older_one(place, how):
         with open(old, "rb") as f, open(place.index, "r+b") as to:
             shutil.copyfileobj(f, to)
             to.truncate()
-    else:
+    if companions == "log goes":
+        for suffix in COMPANIONS:
+            os.unlink(place.index + suffix)
+    if how == "renamed":
         os.rename(old, place.index)
     place.right_at_once()
-    place.heals(TOLD if how != "written over" else None)
+    place.heals(TOLD if (how, companions) != ("written over", "log stays") else None)
 
 
 def test_disk_full(place):

@@ -285,6 +285,35 @@ static void test_deleted_and_replaced(void **state)
 	store_readers_free(pool);
 }
 
+/* SQLite would share the deleted one among all readers of the process, for as long as one of them is open. */
+static void test_log_replaced_under_a_reader(void **state)
+{
+	struct help *h = *state;
+	struct store_readers *pool;
+	struct store_reader *r, *other;
+	char name[128];
+
+	help_store_one(h, "first", "", 3);
+	assert_int_equal(store_readers_new(&pool, h->path, TREE), 0);
+	OK(h, store_readers_get(pool, &r, &h->err));
+	OK(h, store_readers_get(pool, &other, &h->err));
+	store_readers_put(pool, other, false);
+	for (int i = 0; i < 2; i++) {
+		snprintf(name, sizeof(name), "%s%s", h->path, i ? "-shm" : "-wal");
+		assert_int_equal(unlink(name), 0);
+		close(open(name, O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+	}
+	assert_false(store_reader_current(r));
+	REFUSED(h, -EAGAIN, "replaced", store_readers_get(pool, &other, &h->err));
+	store_readers_put(pool, r, false);
+	OK(h, store_readers_get(pool, &r, &h->err));
+	OK(h, store_readers_get(pool, &other, &h->err));
+	assert_true(store_reader_current(r) && store_reader_current(other));
+	store_readers_put(pool, other, false);
+	store_readers_put(pool, r, false);
+	store_readers_free(pool);
+}
+
 static void *use_pool(void *arg)
 {
 	struct store_readers *pool = arg;
@@ -415,6 +444,7 @@ int main(void)
 		TEST(test_checksum_sees),
 		TEST(test_rubbish_pages),
 		TEST(test_deleted_and_replaced),
+		TEST(test_log_replaced_under_a_reader),
 		TEST(test_pool_of_threads),
 		TEST(test_walk),
 		TEST(test_totals),
