@@ -109,7 +109,10 @@ $(B)/tests/%.o: tests/%.c | .deps-hint
 ## make check           set up, lint, all tests under gcc, unit and mount tests with ASan+UBSan, and with TSan
 check: deps
 	$(MAKE) lint
-	$(MAKE) check-unit check-fuzz check-mount check-servers check-agents check-everyday
+	$(MAKE) check-unit check-fuzz check-mount
+# Both wait more than they work.
+	$(MAKE) -j2 --output-sync=target check-servers check-model
+	$(MAKE) check-agents check-everyday
 	$(MAKE) check-sanitized
 	$(MAKE) check-tsan
 ## make check-unit      unit tests only (V=asan, V=tsan: another variant)

@@ -3,10 +3,12 @@
 steps, rollbacks and changes inside operations; after each step an oracle compares (oracle.py).
 
 MAILDEX_MODEL_STEPS (10000) in lives of 1250 steps, from seed MAILDEX_MODEL_SEED (1) on. A life that fails prints what is left of
-it after MAILDEX_MODEL_SHRINK_S (120) seconds of leaving out, and MAILDEX_MODEL_REPLAY=FILE plays such a log again.
+it after MAILDEX_MODEL_SHRINK_S (120) seconds of leaving out, and MAILDEX_MODEL_REPLAY=FILE plays such a log again. corpus/ has
+those that found something.
 An operation, or a schedule of the model's report, that never occurred in all lives of a run fails it."""
 
 import fcntl
+import glob
 import json
 import os
 import tempfile
@@ -23,6 +25,7 @@ STEPS = int(os.environ.get("MAILDEX_MODEL_STEPS", "10000"))
 SEED = int(os.environ.get("MAILDEX_MODEL_SEED", "1"))
 SHRINK_S = float(os.environ.get("MAILDEX_MODEL_SHRINK_S", "120"))
 REPLAY = os.environ.get("MAILDEX_MODEL_REPLAY")
+CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus", "*.replay")
 LIVES = max(1, -(-STEPS // LIFE))
 RUN = os.path.join(tempfile.gettempdir(), "maildex-model-" + os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())))
 
@@ -75,10 +78,11 @@ def test_life(number, figures):
         assert not never, f"never occurred: {never}; left out: {LEFT_OUT}"
 
 
-def test_replay():
-    if not REPLAY:
-        pytest.skip("MAILDEX_MODEL_REPLAY is not set")
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("path", [REPLAY] if REPLAY else sorted(glob.glob(CORPUS)), ids=os.path.basename)
+def test_replay(path):
+    params, log = read(path)
     try:
-        Life(read(REPLAY)[0]).replay(read(REPLAY)[1])
+        Life(params).replay(log)
     except Failed as f:
         pytest.fail(f.text, pytrace=False)
