@@ -117,7 +117,7 @@ static void set_back(struct serverclock *c, const struct stamp *now, int64_t was
 		most_ns = earlier(most_ns, c->most_ns + (mono_ns - c->back_ns));
 	c->most_ns = most_ns;
 	c->doubt_ns = later(c->doubt_ns, doubt_ns);
-	c->back_ns = mono_ns;
+	c->back_ns = later(c->back_ns, mono_ns);
 }
 
 void serverclock_moved(struct serverclock *c, const struct stamp *now, const struct stamp *before,

@@ -20,6 +20,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "lib/base/clock.h"
+
 #define DELETE_IT "the index is only a cache: delete it, and maildexd builds a new one"
 
 /* Extended codes before their primary one. code 0: the system's errno, or EIO. */
@@ -85,6 +87,9 @@ static struct {
 	struct db *first;
 } dbs = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+/* Recursive: a VFS may open another file meanwhile. */
+static pthread_mutex_t opening = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
 static void dbs_add(struct db *db)
 {
 	pthread_mutex_lock(&dbs.lock);
@@ -98,75 +103,37 @@ static void dbs_add(struct db *db)
 
 static void dbs_remove(struct db *db)
 {
-	if (!db->prev)
-		return;
 	pthread_mutex_lock(&dbs.lock);
-	*db->prev = db->next;
+	if (db->prev)
+		*db->prev = db->next;
 	if (db->next)
 		db->next->prev = db->prev;
 	pthread_mutex_unlock(&dbs.lock);
 }
 
-static int remember_file(struct db *db, struct err *e)
-{
-	struct stat st;
-
-	if (stat(db->path, &st) < 0)
-		return err_sys(e, "index %s", db->path);
-	db->dev = st.st_dev;
-	db->ino = st.st_ino;
-	if (!db_current(db))
-		return err_set(e, -EAGAIN, "index %s was replaced while it was being opened; try again", db->path);
-	return 0;
-}
-
-int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e)
-{
-	int rc;
-
-	*db = (struct db){.path = strdup(path)};
-	if (!db->path)
-		return err_set(e, -ENOMEM, "index %s: out of memory", path);
-	db_assume_log(db);
-	/* A connection belongs to one thread at a time: SQLite's own mutex per column read would be for nothing. */
-	rc = sqlite3_open_v2(path, &db->sql, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
-	if (!db->sql)
-		rc = err_set(e, -ENOMEM, "index %s: out of memory", path);
-	else if (rc != SQLITE_OK)
-		rc = db_error(db, e);
-	else
-		rc = remember_file(db, e);
-	if (!rc) {
-		sqlite3_busy_timeout(db->sql, busy_ms);
-		/* Statement journals go to memory: a daemon in a sandbox may have no /tmp. cell_size_check finds torn
-		 * pages before they are walked. */
-		rc = db_exec(db, "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
-			     e);
-	}
-	if (rc)
-		db_close(db);
-	else
-		dbs_add(db);
-	return rc;
-}
-
-static struct db_companion companion(const struct db *db, const char *suffix)
+/* Returns 0 or negative errno, -ENOENT if there is none. A link to the file is none to its log: SQLite knows the names. */
+static int companion(const struct db *db, const char *suffix, struct db_companion *c)
 {
 	union {
 		struct file_handle handle;
 		char room[sizeof(struct file_handle) + sizeof(struct db_companion)];
 	} at = {.handle.handle_bytes = sizeof(struct db_companion)};
-	struct db_companion c = {0};
 	char name[PATH_MAX];
 	struct stat st;
 	int mount;
 
-	snprintf(name, sizeof(name), "%s%s", db->path, suffix);
-	if (name_to_handle_at(AT_FDCWD, name, &at.handle, &mount, 0) == 0)
-		memcpy(c.id, at.handle.f_handle, at.handle.handle_bytes);
-	else if (stat(name, &st) == 0)
-		c.id[0] = st.st_ino;
-	return c;
+	*c = (struct db_companion){0};
+	snprintf(name, sizeof(name), "%s%s", sqlite3_db_filename(db->sql, "main"), suffix);
+	if (name_to_handle_at(AT_FDCWD, name, &at.handle, &mount, 0) == 0) {
+		memcpy(c->id, at.handle.f_handle, at.handle.handle_bytes);
+		return 0;
+	}
+	if (errno != EOPNOTSUPP && errno != EOVERFLOW && errno != ENOSYS && errno != EPERM)
+		return -errno;
+	if (stat(name, &st) < 0)
+		return -errno;
+	c->id[0] = st.st_ino;
+	return 0;
 }
 
 static bool is_known(const struct db_companion *c)
@@ -182,11 +149,12 @@ static bool is_same(const struct db_companion *a, const struct db_companion *b)
 static bool stayed(const struct db *db, const struct db_companion *before, const char *suffix)
 {
 	struct db_companion now;
+	int r;
 
 	if (!is_known(before))
 		return true;
-	now = companion(db, suffix);
-	return is_same(before, &now);
+	r = companion(db, suffix, &now);
+	return r == 0 ? is_same(before, &now) : r != -ENOENT;
 }
 
 static bool log_current(const struct db *db)
@@ -204,13 +172,22 @@ static void set_log(struct db *db, struct db_companion log, struct db_companion 
 
 void db_assume_log(struct db *db)
 {
-	set_log(db, companion(db, "-wal"), companion(db, "-shm"));
+	struct db_companion log, shm;
+
+	(void)companion(db, "-wal", &log);
+	(void)companion(db, "-shm", &shm);
+	set_log(db, log, shm);
+}
+
+bool db_log_known(const struct db *db)
+{
+	return is_known(&db->log) && is_known(&db->shm);
 }
 
 bool db_log_stayed(struct db *db)
 {
 	/* None: what SQLite has just opened was deleted already. */
-	bool same = is_known(&db->log) && is_known(&db->shm) && log_current(db);
+	bool same = db_log_known(db) && log_current(db);
 
 	if (!same)
 		set_log(db, (struct db_companion){0}, (struct db_companion){0});
@@ -227,6 +204,72 @@ bool db_agrees(const struct db *db)
 			  (is_same(&o->log, &db->log) && is_same(&o->shm, &db->shm));
 	pthread_mutex_unlock(&dbs.lock);
 	return agrees;
+}
+
+static int remember_file(struct db *db, struct err *e)
+{
+	struct stat st;
+
+	if (stat(db->path, &st) < 0)
+		return err_sys(e, "index %s", db->path);
+	db->dev = st.st_dev;
+	db->ino = st.st_ino;
+	if (!db_current(db))
+		return err_set(e, -EAGAIN, "index %s was replaced while it was being opened; try again", db->path);
+	return 0;
+}
+
+bool db_opening_begins(int wait_ms)
+{
+	struct timespec until = clock_timespec(clock_real_ns() + wait_ms * NS_PER_MS);
+
+	return pthread_mutex_timedlock(&opening, &until) == 0;
+}
+
+void db_opening_ends(void)
+{
+	pthread_mutex_unlock(&opening);
+}
+
+/* Before the first read, when SQLite takes the log: whoever has another one, or is just closing it, is still in the list. */
+static int join(struct db *db, struct err *e)
+{
+	db_assume_log(db);
+	dbs_add(db);
+	if (db_agrees(db))
+		return 0;
+	return err_set(e, -EAGAIN,
+		       "the log of index %s was replaced, and others of this program have the one before; try again",
+		       db->path);
+}
+
+int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e)
+{
+	int rc;
+
+	*db = (struct db){.path = strdup(path)};
+	if (!db->path)
+		return err_set(e, -ENOMEM, "index %s: out of memory", path);
+	/* A connection belongs to one thread at a time: SQLite's own mutex per column read would be for nothing. */
+	rc = sqlite3_open_v2(path, &db->sql, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+	if (!db->sql)
+		rc = err_set(e, -ENOMEM, "index %s: out of memory", path);
+	else if (rc != SQLITE_OK)
+		rc = db_error(db, e);
+	else
+		rc = remember_file(db, e);
+	if (!rc)
+		rc = join(db, e);
+	if (!rc) {
+		sqlite3_busy_timeout(db->sql, busy_ms);
+		/* Statement journals go to memory: a daemon in a sandbox may have no /tmp. cell_size_check finds torn
+		 * pages before they are walked. */
+		rc = db_exec(db, "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
+			     e);
+	}
+	if (rc)
+		db_close(db);
+	return rc;
 }
 
 void db_forget_pages(struct db *db)

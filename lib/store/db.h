@@ -39,7 +39,16 @@ struct db {
 	sqlite3_stmt *stmts[SQL_TEXTS];
 };
 
-/* Opens an existing file; flags: SQLITE_OPEN_READONLY or _READWRITE. Returns 0 or negative errno (nothing is held). */
+/*
+ * One at a time in this process opens a file and makes its first read: who makes the log opens it twice, and none may be in
+ * between. Returns false if others took so long.
+ */
+bool db_opening_begins(int wait_ms);
+void db_opening_ends(void);
+/*
+ * Opens an existing file; flags: SQLITE_OPEN_READONLY or _READWRITE. Returns 0 or negative errno (nothing is held); -EAGAIN
+ * if others of this process hold a log of it that was deleted.
+ */
 int db_open(struct db *db, const char *path, int flags, int busy_ms, struct err *e);
 void db_close(struct db *db);
 /*
@@ -47,6 +56,8 @@ void db_close(struct db *db);
  * SQLite has open can't be told.
  */
 bool db_log_stayed(struct db *db);
+/* Is there one? */
+bool db_log_known(const struct db *db);
 /* Who has just made the log: the one that is there now is taken for it. */
 void db_assume_log(struct db *db);
 /* Have all connections of this process to this file the same log? If not, this one works with another's: close it. */

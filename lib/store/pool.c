@@ -15,8 +15,6 @@
 
 struct store_readers {
 	pthread_mutex_t lock;
-	pthread_mutex_t
-		opening; /* one at a time: who makes the log opens it twice, and none may be in between (db_agrees()) */
 	char *path;
 	char *tree; /* NULL: any */
 	size_t nidle;
@@ -30,7 +28,6 @@ int store_readers_new(struct store_readers **p, const char *path, const char *tr
 	if (!made)
 		return -ENOMEM;
 	pthread_mutex_init(&made->lock, NULL);
-	pthread_mutex_init(&made->opening, NULL);
 	made->path = strdup(path);
 	made->tree = tree ? strdup(tree) : NULL;
 	if (!made->path || (tree && !made->tree)) {
@@ -48,7 +45,6 @@ void store_readers_free(struct store_readers *p)
 	while (p->nidle)
 		store_reader_close(p->idle[--p->nidle]);
 	pthread_mutex_destroy(&p->lock);
-	pthread_mutex_destroy(&p->opening);
 	free(p->path);
 	free(p->tree);
 	free(p);
@@ -67,17 +63,12 @@ static struct store_reader *take_idle(struct store_readers *p)
 
 int store_readers_get(struct store_readers *p, struct store_reader **r, struct err *e)
 {
-	int rc;
-
 	while ((*r = take_idle(p))) {
 		if (store_reader_current(*r))
 			return 0;
 		store_reader_close(*r);
 	}
-	pthread_mutex_lock(&p->opening);
-	rc = store_reader_open(r, p->path, p->tree, e);
-	pthread_mutex_unlock(&p->opening);
-	return rc;
+	return store_reader_open(r, p->path, p->tree, e);
 }
 
 void store_readers_retire(struct store_readers *p)

@@ -72,8 +72,11 @@ static int open_once(struct store_reader **r, const char *path, const char *tree
 /* Once more where SQLite had to make the log: it stays, and the next one finds it. */
 int store_reader_open(struct store_reader **r, const char *path, const char *tree, struct err *e)
 {
-	int rc = open_once(r, path, tree, e);
+	int rc;
 
+	if (!db_opening_begins(READER_BUSY_MS))
+		return err_set(e, -EAGAIN, "index %s is being opened by others; try again", path);
+	rc = open_once(r, path, tree, e);
 	for (int i = 1; i < OPEN_MAX && rc > 0; i++) {
 		store_reader_close(*r);
 		*r = NULL;
@@ -83,6 +86,7 @@ int store_reader_open(struct store_reader **r, const char *path, const char *tre
 		store_reader_close(*r);
 		rc = err_set(e, -EAGAIN, "the log of index %s was replaced while it was being opened; try again", path);
 	}
+	db_opening_ends();
 	return rc;
 }
 

@@ -74,7 +74,7 @@ static int check_writable(const struct db *db, struct err *e)
 		       db->path);
 }
 
-int store_writer_open(struct store_writer **w, const char *path, const char *tree, struct err *e)
+static int open_alone(struct store_writer **w, const char *path, const char *tree, struct err *e)
 {
 	struct store_writer *opened;
 	int rc = make_file(path, e);
@@ -99,13 +99,24 @@ int store_writer_open(struct store_writer **w, const char *path, const char *tre
 		return rc;
 	}
 	db_assume_log(&opened->db);
-	if (!db_agrees(&opened->db)) {
+	if (!db_log_known(&opened->db) || !db_agrees(&opened->db)) {
 		store_writer_close(opened);
-		return err_set(e, -EAGAIN, "the log of index %s was replaced, and readers still have the one before",
+		return err_set(e, -EAGAIN, "the log of index %s was replaced while it was being opened; try again",
 			       path);
 	}
 	*w = opened;
 	return 0;
+}
+
+int store_writer_open(struct store_writer **w, const char *path, const char *tree, struct err *e)
+{
+	int rc;
+
+	if (!db_opening_begins(WRITER_BUSY_MS))
+		return err_set(e, -EAGAIN, "index %s is being opened by others; try again", path);
+	rc = open_alone(w, path, tree, e);
+	db_opening_ends();
+	return rc;
 }
 
 void store_writer_close(struct store_writer *w)

@@ -203,15 +203,16 @@ class Records:
 
     def _from_elsewhere(self, r, h, half, began, touched, count, hidden):
         now, until = time.monotonic(), 0
+        ended = r.own_ended[h]
+        near = r.own_now[h] or (ended and began - ended < BURST_LATE_S)
+        windowed = near and half[1] in WINDOWED and max(count, r.own_count[h]) >= self.w.window_min
         if hidden:
             until = now + Stamps.settle_s(hidden) + SLACK_S
             self.latest = max(self.latest, until)
             self.w.count("excuse: tick")
-        else:
+        elif not windowed:
             self._ends(r, h)
-        ended = r.own_ended[h]
-        near = r.own_now[h] or (ended and began - ended < BURST_LATE_S)
-        if near and half[1] in WINDOWED and max(count, r.own_count[h]) >= self.w.window_min:
+        if windowed:
             until = now + self.w.confirm + CONFIRM_LATE_S
             self.latest = max(self.latest, until)
             self.w.count("excuse: window")
