@@ -231,9 +231,13 @@ static void tell(struct fs *fs, struct node *dir, const struct change *changes, 
 
 static void attr_changed(struct node *dir, int result)
 {
-	if (result == 0)
-		dir_attr_changed(&dir->dir->attr, serverclock_now_ns(tree_device(dir->dev)));
-	else if (!surely_nothing(result))
+	int64_t now_ns = serverclock_now_ns(tree_device(dir->dev));
+
+	if (result < 0 && surely_nothing(result))
+		return;
+	if (result == 0 && now_ns != INT64_MIN)
+		dir_attr_changed(&dir->dir->attr, now_ns);
+	else
 		dir_attr_forget(&dir->dir->attr);
 }
 

@@ -86,3 +86,15 @@ def test_a_directory_s_mode(m):
     os.chmod(m.there("u/tmp"), 0o755)
     os.chmod(m.up("u/tmp"), 0o700)
     assert os.stat(m.there("u/tmp")).st_mode & 0o777 == os.stat(m.up("u/tmp")).st_mode & 0o777 == 0o700
+
+
+def test_times_before_the_servers_clock_is_known():
+    """No half was looked at yet: nobody knows what time it is there, so who wants a directory's asks."""
+    with Faulty() as m:
+        m.maildir("u", uid=OWNER)
+        os.utime(m.there("u/tmp"), (10**9, 10**9))
+        m.fs_start()
+        with acting_as(OWNER):
+            assert os.stat(m.up("u/tmp")).st_mtime == 10**9
+            touch(m.up("u/tmp/1"))
+            assert os.stat(m.up("u/tmp")).st_mtime_ns == os.stat(m.there("u/tmp")).st_mtime_ns
