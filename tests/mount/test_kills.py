@@ -194,8 +194,10 @@ def test_killed_again_and_again(maildex, window_min, figures):
     verify = [os.path.join(BUILD, "maildexctl"), "-c", m.command()[2], "verify", "--all"]
 
     def right():
-        """What maildexd was not told of while it was away it learns with the next listing."""
+        """What maildexd was not told of while it was away it learns with the next change, or when it must be listed again."""
         for half in ("new", "cur"):
+            touch(m.up("u", half, "1800000000.M1P9.host"))
+            os.unlink(m.up("u", half, "1800000000.M1P9.host"))
             ls(m.up("u", half))
         return subprocess.run(verify, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
