@@ -144,7 +144,7 @@ check-servers check-agents check-everyday: all
 	MAILDEX_BUILD=$(B) tests/run tests/$(@:check-%=%) $(if $(filter check-servers,$@),-n 4) $(PYTEST)
 ## make check-faulty    the servers' transcripts on a lower filesystem that imitates NFS (tests/faulty: any suite, any of its faults)
 check-faulty: all $(B)/faultfs
-	MAILDEX_BUILD=$(B) tests/faulty tick_ms=4,unknown=1,silly=1 tests/servers -m nfs -n 3 $(PYTEST)
+	MAILDEX_BUILD=$(B) tests/faulty unknown=1,silly=1 tests/servers -m nfs -n 3 $(PYTEST)
 ## make check-model     a seeded random machine of hosts, silent writers and faults beside an oracle: 10,000 steps (STEPS=, SEED=)
 ## make soak            for hours: soak-kills soak-flat soak-leaks soak-model (make -k soak: all, whatever fails)
 ## make soak-kills      kill -9 of either program or both while sessions work: 500 times (KILLS=)
