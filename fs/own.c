@@ -231,10 +231,11 @@ static void tell(struct fs *fs, struct node *dir, const struct change *changes, 
 
 static void attr_changed(struct node *dir, int result)
 {
-	int64_t now_ns = serverclock_now_ns(tree_device(dir->dev));
+	int64_t now_ns;
 
 	if (result < 0 && surely_nothing(result))
 		return;
+	now_ns = serverclock_now_ns(tree_device(dir->dev));
 	if (result == 0 && now_ns != INT64_MIN)
 		dir_attr_changed(&dir->dir->attr, now_ns);
 	else

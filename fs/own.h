@@ -34,7 +34,7 @@ void own_end(struct fs *fs, struct own *own, int result, const struct change *ch
 void own_hints_due(struct fs *fs, struct live *l);
 /* A name was looked up and is not there: if it is listed, the listing is wrong. */
 void own_missing(struct fs *fs, struct node *dir, const char *name);
-/* The after-job at a burst's end; due_ns: when it was to run. A burst that is younger has a job of its own. */
+/* The after-job at a burst's end. A burst that is younger has a job of its own. */
 void own_burst_ends(struct fs *fs, struct live *l);
 
 #endif

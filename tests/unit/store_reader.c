@@ -325,12 +325,13 @@ static void *use_pool(void *arg)
 
 	listing_init(&l);
 	for (int i = 0; i < 50; i++) {
-		for (size_t k = 0; k < LEN(mine); k++)
+		for (size_t k = 0; k < LEN(mine); k++) {
 			do
 				rc = store_readers_get(pool, &mine[k], NULL);
 			while (rc == -EAGAIN); /* one opens at a time, and a crowd may take long */
-		if (rc < 0)
-			return (void *)1;
+			if (rc < 0)
+				return (void *)1;
+		}
 		for (size_t k = 0; k < LEN(mine); k++) {
 			failed += store_reader_half(mine[k], "a", HALF_CUR, &row, &l, NULL) != 1 || l.count != 50;
 			store_readers_put(pool, mine[k], i % 10 == 0);
