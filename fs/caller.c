@@ -60,6 +60,21 @@ bool caller_with_groups(struct fuse_req *req, int error)
 	return true;
 }
 
+bool caller_may_use(struct fuse_req *req, mode_t mode, uid_t uid, gid_t gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct cred c = {.uid = ctx->uid, .gid = ctx->gid};
+	gid_t groups[CALLER_GROUPS_MAX];
+	int n;
+
+	if (cred_may_use(&c, mode, uid, gid))
+		return true;
+	n = fuse_req_getgroups(req, CALLER_GROUPS_MAX, groups);
+	c.groups = groups;
+	c.ngroups = n < 0 ? 0 : n > CALLER_GROUPS_MAX ? CALLER_GROUPS_MAX : n;
+	return cred_may_use(&c, mode, uid, gid);
+}
+
 void caller_end(void)
 {
 	int error = errno;

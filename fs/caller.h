@@ -54,6 +54,8 @@ bool caller_killed_by(const char *status);
 int caller_begin(struct fuse_req *req);
 /* After a refusal: becomes the caller with its groups. Returns true if a second try is worth it. */
 bool caller_with_groups(struct fuse_req *req, int error);
+/* By these attributes, would the kernel (default_permissions) let the caller search the directory, or read the file? */
+bool caller_may_use(struct fuse_req *req, mode_t mode, uid_t uid, gid_t gid);
 /* Itself again; errno stays. */
 void caller_end(void);
 

@@ -100,6 +100,33 @@ static bool checked_now(fuse_req_t req, struct node *n, struct statx *stx)
 	return checked;
 }
 
+/*
+ * Before the kernel refuses somebody by these attributes. The NFS client may remember them from before another host set
+ * the owner; on a plain mount it asks the server (ACCESS) whether this user may, whatever it remembers.
+ */
+static int before_refusal(fuse_req_t req, struct node *n, int dirfd, const char *name, struct statx *stx)
+{
+	if (!ops_fs(req)->spares || caller_may_use(req, stx->stx_mode, stx->stx_uid, stx->stx_gid))
+		return 0;
+	if (n->dir)
+		dir_attr_forget(&n->dir->attr);
+	return ops_statx_forced(req, dirfd, name, stx);
+}
+
+static int dir_now(fuse_req_t req, struct node *n, struct statx *stx)
+{
+	struct fs *fs = ops_fs(req);
+	int fd = node_dir_get(&fs->nodes, n), r;
+
+	if (fd < 0)
+		return fd;
+	r = ops_statx_dir(req, n, fd, "", stx);
+	if (r == 0)
+		r = before_refusal(req, n, fd, "", stx);
+	node_dir_put(&fs->nodes, n);
+	return r;
+}
+
 /* What is below now, wherever the node can be reached. */
 static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info *fi, struct statx *stx)
 {
@@ -109,17 +136,13 @@ static int lower_now(fuse_req_t req, struct node *n, const struct fuse_file_info
 
 	if (fi && !n->dir && !ops_handle(fi)->late)
 		return ops_statx(req, ops_handle(fi)->fd, "", stx);
-	if (n->dir) {
-		fd = node_dir_get(&fs->nodes, n);
-		if (fd < 0)
-			return fd;
-		r = ops_statx_dir(req, n, fd, "", stx);
-		node_dir_put(&fs->nodes, n);
-		return r;
-	}
+	if (n->dir)
+		return dir_now(req, n, stx);
 	r = node_at(&fs->nodes, n, &at);
 	if (r == 0) {
 		r = ops_statx(req, at.dirfd, at.name, stx);
+		if (r == 0)
+			r = before_refusal(req, n, at.dirfd, at.name, stx);
 		node_at_end(&fs->nodes, &at);
 		if (r == 0 && stx->stx_ino == n->ino)
 			return 0;
@@ -218,7 +241,7 @@ static int set_times(int fd, bool is_path, const struct timespec times[2])
 static bool mode_is_so(fuse_req_t req, struct node *n, int fd, mode_t mode, struct statx *stx)
 {
 	return ops_fs(req)->spares && n->dir && !node_is_half(&ops_fs(req)->nodes, n) &&
-	       ops_statx_forced(req, fd, stx) == 0 && (stx->stx_mode & 07777) == (mode & 07777) &&
+	       ops_statx_forced(req, fd, "", stx) == 0 && (stx->stx_mode & 07777) == (mode & 07777) &&
 	       stx->stx_uid == fuse_req_ctx(req)->uid;
 }
 

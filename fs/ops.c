@@ -43,9 +43,9 @@ int ops_statx_known(fuse_req_t req, int dirfd, const char *name, struct statx *s
 	return statx_for(req, dirfd, name, AT_STATX_DONT_SYNC, STATX_WANTED, stx);
 }
 
-int ops_statx_forced(fuse_req_t req, int fd, struct statx *stx)
+int ops_statx_forced(fuse_req_t req, int dirfd, const char *name, struct statx *stx)
 {
-	return statx_for(req, fd, "", AT_STATX_FORCE_SYNC, STATX_WANTED, stx);
+	return statx_for(req, dirfd, name, AT_STATX_FORCE_SYNC, STATX_WANTED, stx);
 }
 
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx)

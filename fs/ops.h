@@ -30,8 +30,8 @@ static inline struct node *ops_node(fuse_req_t req, fuse_ino_t ino)
 int ops_statx(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
 /* The same as the NFS client knows it. */
 int ops_statx_known(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
-/* Of the descriptor, by a call to the server. */
-int ops_statx_forced(fuse_req_t req, int fd, struct statx *stx);
+/* The same by a call to the server. */
+int ops_statx_forced(fuse_req_t req, int dirfd, const char *name, struct statx *stx);
 /* The same of a known directory: its times and its size may be from before, see dir_attr.h. */
 int ops_statx_dir(fuse_req_t req, struct node *dir, int dirfd, const char *name, struct statx *stx);
 /* What answers listings of this half. */

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/fsuid.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -117,4 +118,18 @@ void cred_restore(void)
 
 	if (self.started)
 		cred_become(&own);
+}
+
+bool cred_may_use(const struct cred *c, mode_t mode, uid_t uid, gid_t gid)
+{
+	mode_t others = S_ISDIR(mode) ? S_IXOTH : S_IROTH;
+	bool member = c->gid == gid;
+
+	if (c->uid == 0)
+		return true;
+	if (c->uid == uid)
+		return mode & others << 6;
+	for (int i = 0; i < c->ngroups && !member; i++)
+		member = c->groups[i] == gid;
+	return mode & (member ? others << 3 : others);
 }

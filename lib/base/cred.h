@@ -12,6 +12,7 @@
 #ifndef MAILDEX_BASE_CRED_H
 #define MAILDEX_BASE_CRED_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct cred {
@@ -29,5 +30,8 @@ int cred_become(const struct cred *c);
 
 /* Back to what cred_thread_start() found (without supplementary groups). */
 void cred_restore(void);
+
+/* By mode and owner alone, without ACLs (inode(7)): may c search this directory, or read what is none? */
+bool cred_may_use(const struct cred *c, mode_t mode, uid_t uid, gid_t gid);
 
 #endif

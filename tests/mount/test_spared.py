@@ -98,3 +98,23 @@ def test_times_before_the_servers_clock_is_known():
             assert os.stat(m.up("u/tmp")).st_mtime == 10**9
             touch(m.up("u/tmp/1"))
             assert os.stat(m.up("u/tmp")).st_mtime_ns == os.stat(m.there("u/tmp")).st_mtime_ns
+
+
+@pytest.mark.parametrize("path", ["u/.A", "u/.A/new", "u/.A/tmp/file", "u/.A/new/1700000000.M1P1.host"])
+def test_an_owner_that_another_host_has_set(path):
+    """Who may is the server's to say, whatever this host remembers from before: model, seed 5."""
+    with Faulty(faults={"attr_ms": 60000, "entry_ms": 60000}) as m:
+        for folder in ("u", "u/.A"):
+            m.maildir(folder, new=1, uid=OWNER)
+        touch(m.there("u/.A/tmp/file"), b"x")
+        os.chown(m.there(path), 0, 0)
+        os.chmod(m.there(path), 0o700)
+        m.fs_start()
+        os.stat(m.up(path))
+        os.chown(m.there(path), OWNER, OWNER)
+        with acting_as(OWNER):
+            if os.path.isdir(m.there(path)):
+                assert ls(m.up(path)) == ls(m.there(path))
+            else:
+                with open(m.up(path), "rb"):
+                    pass

@@ -227,6 +227,46 @@ static void unprivileged(void **state)
 	run_child(groupless_child);
 }
 
+struct use_case {
+	uid_t uid;
+	gid_t gid;
+	int ngroups;
+	mode_t mode;
+	bool may;
+};
+
+static const struct use_case use_cases[] = {
+	/* OTHER's, and GROUP's */
+	{OTHER, NOBODY, 0, S_IFDIR | 0700, true},
+	{OTHER, GROUP, 1, S_IFDIR | 0677, false}, /* the owner's bits alone count */
+	{NOBODY, GROUP, 0, S_IFDIR | 0710, true},
+	{NOBODY, GROUP, 0, S_IFDIR | 0701, false},
+	{NOBODY, NOBODY, 1, S_IFDIR | 0710, true},
+	{NOBODY, NOBODY, 1, S_IFDIR | 0701, false},
+	{NOBODY, NOBODY, 0, S_IFDIR | 0710, false},
+	{NOBODY, NOBODY, 0, S_IFDIR | 0701, true},
+	{NOBODY, NOBODY, 0, S_IFDIR | 0776, false}, /* to list is another right */
+	{0, 0, 0, S_IFDIR | 0, true},
+	{OTHER, NOBODY, 0, S_IFREG | 0400, true},
+	{OTHER, NOBODY, 0, S_IFREG | 0355, false},
+	{NOBODY, NOBODY, 1, S_IFREG | 0040, true},
+	{NOBODY, NOBODY, 0, S_IFREG | 0771, false},
+};
+
+static void who_may_use(void **state)
+{
+	static const gid_t group = GROUP;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(use_cases) / sizeof(*use_cases); i++) {
+		const struct use_case *c = &use_cases[i];
+		struct cred who = {.uid = c->uid, .gid = c->gid, .ngroups = c->ngroups, .groups = &group};
+
+		if (cred_may_use(&who, c->mode, OTHER, GROUP) != c->may)
+			fail_msg("case %zu", i);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -235,6 +275,7 @@ int main(void)
 		cmocka_unit_test(bad_ids),
 		cmocka_unit_test(other_threads_are_unaffected),
 		cmocka_unit_test(unprivileged),
+		cmocka_unit_test(who_may_use),
 	};
 
 	return cmocka_run_group_tests_name("cred", tests, make_folder, remove_folder);
