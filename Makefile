@@ -101,6 +101,10 @@ $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(V)),,$(B)/tests/fuzz/repla
 $(B)/faultfs: $(call obj,$(FAULTFS_SRC)) $(B)/libmaildex.a
 	@echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(FUSE_LIBS) $(LIBS)
+# Preloaded: tests/mount/test_killed_at.py.
+$(B)/killat.so: tests/support/killat.c
+	@echo "  LD $@"
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -fPIC -shared -o $@ $<
 $(B)/tests/%.o: tests/%.c | .deps-hint
 	@mkdir -p $(@D)
 	@echo "  CC $@"
@@ -134,7 +138,7 @@ fuzz:
 fuzzers: $(FUZZ)
 ## make check-mount     mount tests only: real FUSE, real daemons
 MOUNT ?= tests/mount
-check-mount: all $(B)/faultfs
+check-mount: all $(B)/faultfs $(B)/killat.so
 	MAILDEX_BUILD=$(B) tests/run $(MOUNT) $(PYTEST)
 ## make check-servers   real Courier and Dovecot, with and without maildex: the same answers, the same files
 ## make check-agents    real delivery agents
@@ -159,8 +163,8 @@ OPERATIONS ?= 1000000
 HOUR ?= 3600
 check-model soak-model: all $(B)/faultfs
 	MAILDEX_BUILD=$(B) MAILDEX_MODEL_STEPS=$(STEPS) $(if $(SEED),MAILDEX_MODEL_SEED=$(SEED)) tests/run tests/model -n 4 $(PYTEST)
-soak-kills: all
-	MAILDEX_BUILD=$(B) MAILDEX_KILLS=$(KILLS) tests/run tests/mount/test_kills.py $(PYTEST)
+soak-kills: all $(B)/faultfs $(B)/killat.so
+	MAILDEX_BUILD=$(B) MAILDEX_KILLS=$(KILLS) tests/run tests/mount/test_kills.py tests/mount/test_killed_at.py $(PYTEST)
 soak-flat: all
 	MAILDEX_BUILD=$(B) MAILDEX_SOAK_OPS=$(OPERATIONS) MAILDEX_SOAK_S=$(HOUR) tests/run -m soak tests/soak -n 0 $(PYTEST)
 soak-leaks:

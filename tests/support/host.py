@@ -11,9 +11,12 @@ import socket
 import struct
 import subprocess
 import traceback
+from errno import ECONNABORTED, EIO, ENOTCONN, ESTALE, EXDEV
 
 from daemon import BUILD, WAIT_S, Client, Daemon, Reader, SERVE, STATUS, message, put_str, until
 
+# What a caller meets when maildexfs dies. EXDEV: one path was looked up in the mount, the other in the plain tree.
+CUT_OFF = (ENOTCONN, ECONNABORTED, EIO, ESTALE, EXDEV)
 FS = os.path.abspath(os.path.join(BUILD, "maildexfs"))
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 DT_FIFO, DT_DIR, DT_REG, DT_LNK = 1, 4, 8, 10
