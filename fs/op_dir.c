@@ -15,6 +15,7 @@
 #include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -27,7 +28,7 @@
 #define DOUBTS_MAX 8
 
 struct dir_handle {
-	struct dir_handle *next, **prev;
+	LIST_ENTRY(dir_handle) open;
 	struct live *live;         /* NULL: listed from the lower tree */
 	struct snapshot *snapshot; /* from the first READDIR on */
 	int fd;                    /* the lower directory, open for reading; -1 with a live folder */
@@ -38,7 +39,7 @@ struct dir_handle {
 /* All that are open: the kernel may go without RELEASEDIR. */
 static struct {
 	pthread_mutex_t lock;
-	struct dir_handle *first;
+	LIST_HEAD(, dir_handle) open;
 } dir_handles = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static struct dir_handle *dir_handle_new(void)
@@ -50,11 +51,7 @@ static struct dir_handle *dir_handle_new(void)
 	h->fd = -1;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_mutex_lock(&dir_handles.lock);
-	h->next = dir_handles.first;
-	h->prev = &dir_handles.first;
-	if (h->next)
-		h->next->prev = &h->next;
-	dir_handles.first = h;
+	LIST_INSERT_HEAD(&dir_handles.open, h, open);
 	pthread_mutex_unlock(&dir_handles.lock);
 	return h;
 }
@@ -67,9 +64,7 @@ static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
 static void dir_handle_free(struct fs *fs, struct dir_handle *h)
 {
 	pthread_mutex_lock(&dir_handles.lock);
-	*h->prev = h->next;
-	if (h->next)
-		h->next->prev = h->prev;
+	LIST_REMOVE(h, open);
 	pthread_mutex_unlock(&dir_handles.lock);
 	snapshot_unref(h->snapshot);
 	if (h->live)
@@ -82,8 +77,8 @@ static void dir_handle_free(struct fs *fs, struct dir_handle *h)
 
 void op_dir_end(struct fs *fs)
 {
-	while (dir_handles.first)
-		dir_handle_free(fs, dir_handles.first);
+	while (!LIST_EMPTY(&dir_handles.open))
+		dir_handle_free(fs, LIST_FIRST(&dir_handles.open));
 }
 
 /* Brings the live folder up to date as the caller; with the caller's groups where that is refused without. */

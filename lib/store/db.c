@@ -84,7 +84,7 @@ int db_damaged(const struct db *db, struct err *e, const char *fmt, ...)
 
 static struct {
 	pthread_mutex_t lock;
-	struct db *first;
+	LIST_HEAD(, db) open;
 } dbs = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Recursive: a VFS may open another file meanwhile. */
@@ -93,21 +93,17 @@ static pthread_mutex_t opening = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static void dbs_add(struct db *db)
 {
 	pthread_mutex_lock(&dbs.lock);
-	db->next = dbs.first;
-	db->prev = &dbs.first;
-	if (db->next)
-		db->next->prev = &db->next;
-	dbs.first = db;
+	LIST_INSERT_HEAD(&dbs.open, db, open);
+	db->listed = true;
 	pthread_mutex_unlock(&dbs.lock);
 }
 
 static void dbs_remove(struct db *db)
 {
 	pthread_mutex_lock(&dbs.lock);
-	if (db->prev)
-		*db->prev = db->next;
-	if (db->next)
-		db->next->prev = db->prev;
+	if (db->listed)
+		LIST_REMOVE(db, open);
+	db->listed = false;
 	pthread_mutex_unlock(&dbs.lock);
 }
 
@@ -199,7 +195,7 @@ bool db_agrees(const struct db *db)
 	bool agrees = true;
 
 	pthread_mutex_lock(&dbs.lock);
-	for (const struct db *o = dbs.first; o; o = o->next)
+	for (const struct db *o = LIST_FIRST(&dbs.open); o; o = LIST_NEXT(o, open))
 		agrees &= o->dev != db->dev || o->ino != db->ino ||
 			  (is_same(&o->log, &db->log) && is_same(&o->shm, &db->shm));
 	pthread_mutex_unlock(&dbs.lock);

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include "lib/base/err.h"
@@ -35,7 +36,8 @@ struct db {
 	dev_t dev;
 	ino_t ino;
 	struct db_companion log, shm; /* -wal and -shm; all zero: there is none that we know */
-	struct db *next, **prev;      /* all that are open in this process */
+	LIST_ENTRY(db) open;          /* all that are open in this process */
+	bool listed;                  /* in there */
 	sqlite3_stmt *stmts[SQL_TEXTS];
 };
 
