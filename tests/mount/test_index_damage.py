@@ -20,8 +20,6 @@ import pytest
 from daemon import BUILD, WAIT_S
 from host import Maildex, eventually, getdents_all, opened, touch
 
-pytestmark = pytest.mark.full  # healing is waited for, again and again
-
 CTL = os.path.abspath(os.path.join(BUILD, "maildexctl"))
 HEAL_S = WAIT_S / 6  # for what takes a second or two
 FOLDERS = [f"u/.F{i}" for i in range(8)]
