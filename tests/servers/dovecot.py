@@ -16,7 +16,7 @@ PASSWORD = "secret"
 TROUBLE = re.compile(r": (Warning|Error|Fatal|Panic): ")
 # What is no trouble: the master says with a warning that it was asked to end.
 STOPPED = re.compile(r"master: Warning: Killed with signal 15 ")
-STOOD_STILL = re.compile(r": Warning: Time jumped ")  # the whole machine
+STOOD_STILL = re.compile(r": Warning: Time (jumped|moved) ")  # the whole machine
 STARTED = "starting up for "  # it has its ports
 IN_USE = "Address already in use"
 CONNECTIONS = 2000  # more than any test makes

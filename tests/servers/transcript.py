@@ -20,6 +20,7 @@ FOLDER = os.path.join(TOP, "tests/servers/transcripts")
 LINE = re.compile(
     r"(?:\[(?P<server>\w+)(?: (?P<version>[\d.]+))?\] *)?(?P<what>(?:imap|pop)\d*(?:@\w+)?[>?=]|!|<) ?(?P<rest>.*)"
 )
+STILL_AT_IT = re.compile(r"\* OK (\[INPROGRESS\] )?Hang in there")  # Dovecot, every 10 s
 LITERAL = re.compile(r"\{mail (?P<tag>[\w-]+)(?: (?P<mb>\d+)MB)?\}|\{text (?P<text>[^}]*)\}")
 POP_MULTILINE = re.compile(r"(?i)(LIST|UIDL|CAPA)$|(RETR|TOP) ")
 
@@ -185,7 +186,7 @@ class Player:
             lines = talk.imap(LITERAL.sub("{}", text), *map(self._literal, LITERAL.finditer(text)))
         if text in ("LOGOUT", "QUIT"):
             self.talks.pop(who).close()
-        return [self.masks.answer(line) for line in lines]
+        return [line for line in map(self.masks.answer, lines) if not STILL_AT_IT.match(line)]
 
     @staticmethod
     def _literal(match):
