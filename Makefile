@@ -168,7 +168,7 @@ soak-kills: all $(B)/faultfs $(B)/killat.so
 soak-flat: all
 	MAILDEX_BUILD=$(B) MAILDEX_SOAK_OPS=$(OPERATIONS) MAILDEX_SOAK_S=$(HOUR) tests/run -m soak tests/soak -n 0 $(PYTEST)
 soak-leaks:
-	$(MAKE) V=asan soak-flat OPERATIONS=100000 PYTEST='-k operations'
+	$(MAKE) V=asan soak-flat PYTEST='-k operations'
 .PHONY: check-model soak soak-model soak-kills soak-flat soak-leaks
 ## make check-full      tests that take minutes: load
 check-full: deps

@@ -4,6 +4,7 @@
 import collections
 import os
 import re
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from daemon import BUILD, WAIT_S, until
 
 # Sanitizers keep what was freed for long.
 MEMORY_SAYS_SOMETHING = not BUILD.endswith(("asan", "tsan"))
-# Between the middle and the last third of a run, the largest each. What a program needs it has needed by then, but more of
+# Between the middle and the last third of a run, the medians: one look may meet a moment's work. What a program needs it has needed by then, but more of
 # its workers may be busy at once than ever before: a connection to the index, with up to 2 MB of its pages, or a buffer.
 # In a million operations it is 3 bytes for each.
 SLACK_KB = 1024
@@ -103,5 +104,5 @@ def all_gone(m, start):
 def assert_flat(what, series):
     """Of numbers in KB, one for each of the lives."""
     third = len(series) // 3
-    middle, last = max(series[third : 2 * third]), max(series[2 * third :])
+    middle, last = (statistics.median(part) for part in (series[third : 2 * third], series[2 * third :]))
     assert last <= middle + SLACK_KB, f"{what} grows: {series} KB"
