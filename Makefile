@@ -153,7 +153,7 @@ check-faulty: all $(B)/faultfs
 ## make soak            for hours: soak-kills soak-flat soak-leaks soak-model (make -k soak: all, whatever fails)
 ## make soak-kills      kill -9 of either program or both while sessions work: 500 times (KILLS=)
 ## make soak-flat       1,000,000 operations (OPERATIONS=), and an hour of them (HOUR=3600): descriptors and memory stay flat
-## make soak-leaks      100,000 operations with ASan: LeakSanitizer finds nothing
+## make soak-leaks      a million operations with ASan: LeakSanitizer finds nothing
 ## make soak-model      check-model, 1,000,000 steps
 soak: soak-kills soak-flat soak-leaks soak-model
 check-model: STEPS ?= 10000

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 
-from daemon import ADD, BUILD, CUR, NEED, NEW, LOOK, ROLE_FS, WAIT_S, until
+from daemon import ADD, BUILD, CUR, NEED, NEW, LOOK, ROLE_FS, WAIT_S, standing_still, until
 from host import Maildex, ls
 from talk import TOP, Account
 
@@ -129,11 +129,8 @@ class Place(Maildex):
     @contextlib.contextmanager
     def stopped(self):
         """maildexd is there but answers nothing."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
+        with standing_still(self.process):
             yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
 
 def accounts(tree):

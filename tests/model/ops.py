@@ -5,10 +5,9 @@ name and nothing else: so a line of the log replays it, also where lines before 
 
 import contextlib
 import os
-import signal
 import time
 
-from daemon import ADD, NEW, CUR, REMOVE, RENAME, ROLE_NOTIFY, Client, Stamp, change, event, message, put_str, NOTIFY
+from daemon import ADD, NEW, CUR, REMOVE, RENAME, ROLE_NOTIFY, Client, Stamp, change, event, message, put_str, stand_still, NOTIFY
 from host import getdents, opened
 from oracle import listing
 from record import message_of
@@ -326,7 +325,7 @@ def delay_all_events(w, host):
     h = w.hosts[host]
     if h.stopped or not h.m.process:
         raise Nothing("is away")
-    h.m.process.send_signal(signal.SIGSTOP)
+    stand_still(h.m.process)
     h.stopped = True
 
 

@@ -8,12 +8,12 @@ import mmap
 import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import threading
 
 import pytest
 
+from daemon import standing_still
 from host import as_user, eventually, opened, refused, touch
 
 CONTEXT = multiprocessing.get_context("fork")
@@ -102,18 +102,9 @@ def test_no_byte_comes_through_us(s):
     """maildexfs is stopped, and the message is read all the same."""
     with opened(s.up(s.msg), os.O_RDONLY) as fd, mmap.mmap(fd, SIZE, prot=mmap.PROT_READ) as view:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        s.fs.send_signal(signal.SIGSTOP)
-        eventually("maildexfs to stand still", lambda: stopped(s.fs.pid))
-        try:
+        with standing_still(s.fs):
             assert os.pread(fd, SIZE, 0) == DATA == view[:]
-        finally:
-            s.fs.send_signal(signal.SIGCONT)
     assert opens(s) == (1, 0)
-
-
-def stopped(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return "State:\tT" in f.read()
 
 
 def test_open_messages_are_read_on_when_maildexfs_dies(s):

@@ -172,8 +172,8 @@ class Place(Maildex):
             self.right()
         return f"{n['lower.listings']} folders were listed from below" if n["lower.listings"] else ""
 
-    def heals(self, says=None):
-        """By itself. Then the sessions had no trouble, the mail is as it was, and the log has told, but not much."""
+    def heals(self, says=None, least=1):
+        """By itself. least: so many lines at least say so. Then the sessions had no trouble, the mail is as it was, and the log has told, but not much."""
         rounds = [s.rounds for s in self.sessions]
         eventually("sessions to go on", lambda: all(s.wrong or s.rounds > n + 3 for s, n in zip(self.sessions, rounds)))
         for s in self.sessions:
@@ -188,7 +188,7 @@ class Place(Maildex):
         said = self.lines()[self.said :]
         assert len(said) <= LOG_MAX, said[:LOG_MAX]
         if says:  # by a line; a replaced index may be found damaged, too
-            assert len([line for line in said if re.search(says, line)]) in (1, 2), said
+            assert least <= len([line for line in said if re.search(says, line)]) <= 2, said
         for s in self.sessions:
             for half, names in s.has.items():
                 assert set(os.listdir(self.low(s.mailbox, half))) == names
@@ -234,7 +234,7 @@ def test_truncated_and_zeroed(place, what, damage):
     place.begin(in_file=not what)
     DAMAGES[damage](place.index + what)
     place.right_at_once()
-    place.heals(TOLD)
+    place.heals(TOLD, least=0 if what else 1)  # a checkpoint may just have copied what was in the log
 
 
 @pytest.mark.parametrize("what", ["", "-wal"])

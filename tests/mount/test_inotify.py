@@ -6,14 +6,13 @@ import json
 import os
 import pwd
 import shutil
-import signal
 import statistics
 import subprocess
 import time
 
 import pytest
 
-from daemon import ADD, BUILD, LOOK, NEW, ROLE_FS, WAIT_S, Daemon, until
+from daemon import ADD, BUILD, LOOK, NEW, ROLE_FS, WAIT_S, Daemon, standing_still, until
 from host import Maildex, as_user, getdents_all, opened
 
 ARRIVAL = {
@@ -355,8 +354,7 @@ def test_overflow(watched, heard):
     d = watched
     with d.client() as c:
         assert c.rebuild()[0] == 0
-    os.kill(d.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(d.process):
         with opened(d.path("v/tmp")) as tmp, opened(d.path("v/new")) as new:
             os.close(os.open("0", os.O_CREAT | os.O_WRONLY, dir_fd=tmp))
             for i in range(max_queued() // 2 + 100):  # events that differ: the kernel merges like ones
@@ -368,8 +366,6 @@ def test_overflow(watched, heard):
         os.rename(d.path("u/.Sub"), d.path("u/.Other"))
         d.maildir("w")
         deliver(d, "w", "lost, too")
-    finally:
-        os.kill(d.process.pid, signal.SIGCONT)
     heard.looked("u")
     heard.looked("v")
     heard.wait("u/.Other", deliver(d, "u/.Other", "moved"))

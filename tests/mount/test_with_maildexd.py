@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """maildexfs and maildexd together: the index is loaded, kept, lost and damaged, either is away or killed; listings stay right."""
 
-import contextlib
 import os
-import signal
 import sqlite3
 import time
 
 import pytest
 
-from daemon import CUR, NEW
+from daemon import CUR, NEW, standing_still
 from faultfs import Faulty
 from host import eventually, ls, touch
 
@@ -36,15 +34,6 @@ def indexed(m, folder="u", half=CUR):
         return row and not row["need"] and not row["unsettled"] and m.names(folder, half) == m.disk(folder, half)
 
     eventually("the index to be right", right)
-
-
-@contextlib.contextmanager
-def stopped(process):
-    process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGCONT)
 
 
 def index_proven(m, n=BIG):
@@ -269,7 +258,7 @@ def test_own_change_that_the_index_lacks():
             touch(m.there("u/cur", name))
             m.same("u/cur")
             eventually("the index to have it", lambda n=name: n in m.names("u", CUR))
-            with stopped(m.process):
+            with standing_still(m.process):
                 os.rename(m.up("u/cur", name), m.up("u/cur", name + "S"))
                 ls(m.up("v/cur"))
                 eventually("both to leave the memory", lambda: m.count("live.folders") == 0)

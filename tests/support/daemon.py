@@ -2,6 +2,7 @@
 """A real maildexd over a tree of its own, and a client that speaks its socket protocol (lib/mail/wire.h)."""
 
 import array
+import contextlib
 import ctypes
 import os
 import shutil
@@ -36,6 +37,26 @@ def until(what, condition):
             return value
         assert time.monotonic() < end, f"waited {WAIT_S} s for: {what}"
         time.sleep(0.01)
+
+
+def stand_still(process):
+    """SIGSTOP; it takes a moment until it has reached all threads."""
+
+    def stopped(thread):
+        with open(f"/proc/{process.pid}/task/{thread}/stat", encoding="utf-8") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] == "T"
+
+    process.send_signal(signal.SIGSTOP)
+    until("all threads to stand still", lambda: all(map(stopped, os.listdir(f"/proc/{process.pid}/task"))))
+
+
+@contextlib.contextmanager
+def standing_still(process):
+    try:
+        stand_still(process)
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def logs(directory):
