@@ -250,7 +250,12 @@ class Dovecot:
     def pid_of(self, talk):
         """The process that serves an imap() or pop3()."""
         login = re.compile(rf"(?:Login|Logged in): .*\brport={talk.source.getsockname()[1]}, mpid=(\d+)")
-        return int(until("the login in the log", lambda: login.search(self.logged()))[1])
+
+        def serving():
+            """The port may have been a session's before, whose process is gone."""
+            return [int(pid) for pid in login.findall(self.logged())[-1:] if os.path.exists(f"/proc/{pid}")]
+
+        return until("the login in the log", serving)[0]
 
     def lmtp(self):
         """Greeted; lmtp_deliver() speaks on."""
