@@ -43,6 +43,13 @@ int caller_begin(struct fuse_req *req)
 	return become(req, 0, NULL);
 }
 
+int caller_groups(struct fuse_req *req, gid_t *groups, int max)
+{
+	int n = fuse_req_getgroups(req, max, groups);
+
+	return n < 0 ? 0 : n > max ? max : n;
+}
+
 bool caller_with_groups(struct fuse_req *req, int error)
 {
 	gid_t groups[CALLER_GROUPS_MAX];
@@ -50,10 +57,8 @@ bool caller_with_groups(struct fuse_req *req, int error)
 
 	if (error != EACCES && error != EPERM)
 		return false;
-	n = fuse_req_getgroups(req, CALLER_GROUPS_MAX, groups);
-	if (n > CALLER_GROUPS_MAX)
-		n = CALLER_GROUPS_MAX;
-	if (n <= 0 || become(req, n, groups) < 0) {
+	n = caller_groups(req, groups, CALLER_GROUPS_MAX);
+	if (n == 0 || become(req, n, groups) < 0) {
 		errno = error;
 		return false;
 	}
@@ -65,13 +70,11 @@ bool caller_may_use(struct fuse_req *req, mode_t mode, uid_t uid, gid_t gid)
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct cred c = {.uid = ctx->uid, .gid = ctx->gid};
 	gid_t groups[CALLER_GROUPS_MAX];
-	int n;
 
 	if (cred_may_use(&c, mode, uid, gid))
 		return true;
-	n = fuse_req_getgroups(req, CALLER_GROUPS_MAX, groups);
 	c.groups = groups;
-	c.ngroups = n < 0 ? 0 : n > CALLER_GROUPS_MAX ? CALLER_GROUPS_MAX : n;
+	c.ngroups = caller_groups(req, groups, CALLER_GROUPS_MAX);
 	return cred_may_use(&c, mode, uid, gid);
 }
 

@@ -52,6 +52,8 @@ bool caller_killed_by(const char *status);
 
 /* Becomes the caller. Returns 0, or -1 with errno where that is impossible. */
 int caller_begin(struct fuse_req *req);
+/* The caller's supplementary groups, max of them at most. Returns how many; 0 also where they cannot be told. */
+int caller_groups(struct fuse_req *req, gid_t *groups, int max);
 /* After a refusal: becomes the caller with its groups. Returns true if a second try is worth it. */
 bool caller_with_groups(struct fuse_req *req, int error);
 /* By these attributes, would the kernel (default_permissions) let the caller search the directory, or read the file? */

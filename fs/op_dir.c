@@ -87,14 +87,13 @@ static int open_live(fuse_req_t req, struct live *l, int dirfd)
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct cred who = {.uid = ctx->uid, .gid = ctx->gid};
 	gid_t groups[64];
-	int r = live_open(ops_fs(req), l, dirfd, &who), n;
+	int r = live_open(ops_fs(req), l, dirfd, &who);
 
 	if (r != -EACCES && r != -EPERM)
 		return r;
-	n = fuse_req_getgroups(req, 64, groups);
-	if (n <= 0)
+	who.ngroups = caller_groups(req, groups, 64);
+	if (who.ngroups == 0)
 		return r;
-	who.ngroups = n > 64 ? 64 : n;
 	who.groups = groups;
 	return live_open(ops_fs(req), l, dirfd, &who);
 }

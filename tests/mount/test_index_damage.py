@@ -173,7 +173,8 @@ class Place(Maildex):
         return f"{n['lower.listings']} folders were listed from below" if n["lower.listings"] else ""
 
     def heals(self, says=None, least=1):
-        """By itself. least: so many lines at least say so. Then the sessions had no trouble, the mail is as it was, and the log has told, but not much."""
+        """By itself. Then the sessions had no trouble, the mail is as it was, and the log has told, but not much: by `least`
+        lines or more that say so."""
         rounds = [s.rounds for s in self.sessions]
         eventually("sessions to go on", lambda: all(s.wrong or s.rounds > n + 3 for s, n in zip(self.sessions, rounds)))
         for s in self.sessions:

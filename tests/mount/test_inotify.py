@@ -214,7 +214,8 @@ def test_mailboxes_made_while_running(watched, heard):
         heard.wait(f"w{i}", "at.once")
         heard.wait(f"w{i}/.Sent", "at.once")
     watching(watched, 603)
-    # One for each new/, one for each mailbox, one for the root; a directory that became a Maildir just then may have had one more.
+    # One for each new/, one for each mailbox, one for the root; a directory that became a Maildir just then may have had one
+    # more.
     until("no other watch to be left", lambda: inotify(watched)["watches"] == 603 + 302 + 1)
     for i in range(300):
         deliver(watched, f"w{i}/.Sent", "later")

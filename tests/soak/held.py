@@ -12,8 +12,9 @@ from daemon import BUILD, WAIT_S, until
 
 # Sanitizers keep what was freed for long.
 MEMORY_SAYS_SOMETHING = not BUILD.endswith(("asan", "tsan"))
-# Between the middle and the last third of a run, the medians: one look may meet a moment's work. What a program needs it has needed by then, but more of
-# its workers may be busy at once than ever before: a connection to the index, with up to 2 MB of its pages, or a buffer.
+# Between the middle and the last third of a run, the medians: one look may meet a moment's work. What a program needs it has
+# needed by then, but more of its workers may be busy at once than ever before: a connection to the index, with up to 2 MB of
+# its pages, or a buffer.
 # In a million operations it is 3 bytes for each.
 SLACK_KB = 1024
 
